@@ -3,6 +3,12 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# The tools for dependencies have many of their own, so they are kept apart.
+AUDIT_VENV := .venv-audit
+AUDIT_TOOLS := cyclonedx-bom==7.5.0 pip-audit==2.10.1 uv==0.13.9
+PIN = $(AUDIT_VENV)/bin/uv pip compile --quiet --upgrade --universal --python-version 3.12 --no-python-downloads \
+	--generate-hashes --no-emit-package dgx-music --no-emit-package dgx-music-client \
+	--custom-compile-command 'make requirements'
 PACKAGES := service_runtime storage_service export_service generation_service gateway dgx_music
 WRITTEN := $(PACKAGES) migrations tests benchmarks docs
 PROTOS := $(shell find protos -name '*.proto')
@@ -16,6 +22,7 @@ PYTEST := python -m pytest --numprocesses $(JOBS) --dist loadfile
 SEED ?= 1
 SOAK_JOBS ?= 500
 SOAK_FAULTS ?= 100
+SOAK_DATABASE ?= sqlite
 # The data directory of `make demo` and `make run`.
 DATA_DIR ?= $(CURDIR)/data
 PROMPT ?= lo-fi hip hop with a warm piano at 84 BPM in A minor
@@ -68,12 +75,28 @@ test-unit: ## Run the tests that start no server
 test-integration: ## Run the tests that start servers and commands
 	@$(PYTEST) tests/integration
 test-faults: ## Run all tests of faults, also the slow ones: up to 15 minutes
-	@$(PYTEST) -m '' tests/faults tests/stateful tests/fuzz
-test-soak: ## Run jobs through random faults: SEED=1 SOAK_JOBS=500 SOAK_FAULTS=100
-	@python -m tests.soak --seed $(SEED) --jobs $(SOAK_JOBS) --faults $(SOAK_FAULTS)
+	@$(PYTEST) -m '' tests/faults tests/stateful tests/fuzz tests/soak
+test-soak: ## Run jobs through random faults, 15 minutes: SEED=1 SOAK_JOBS=500 SOAK_FAULTS=100 SOAK_DATABASE=sqlite
+	@python -m tests.soak --seed $(SEED) --jobs $(SOAK_JOBS) --faults $(SOAK_FAULTS) --database $(SOAK_DATABASE)
 test-coverage: ## Run all tests and show the lines of the packages that they do not cover
 	@rm -f .coverage .coverage.*
 	@$(PYTEST) --cov --cov-report=term-missing
+
+##@ Dependencies
+
+.PHONY: requirements audit sbom
+requirements audit sbom: $(AUDIT_VENV)/.installed
+requirements: ## Pin what the images contain, with hashes, in deploy/requirements
+	@$(PIN) --extra otel --extra postgres --extra tls pyproject.toml --output-file deploy/requirements/services.txt
+	@$(PIN) --extra otel --extra diffusion --extra musicgen pyproject.toml --output-file deploy/requirements/generation.txt
+	@$(PIN) deploy/requirements/build.in --output-file deploy/requirements/build.txt
+audit: ## Look for known vulnerabilities in what the images contain (asks PyPI)
+	@for name in build services generation; do \
+		$(AUDIT_VENV)/bin/pip-audit --strict --disable-pip --require-hashes --requirement deploy/requirements/$$name.txt || exit 1; done
+sbom: ## Write the bills of materials of the images, build/sbom-*.json (CycloneDX)
+	@mkdir -p build
+	@for name in services generation; do $(AUDIT_VENV)/bin/python -W ignore -m cyclonedx_py requirements \
+		--pyproject pyproject.toml --output-file build/sbom-$$name.json deploy/requirements/$$name.txt || exit 1; done
 
 ##@ Develop
 
@@ -146,7 +169,7 @@ bench-export: develop ## Measure export against pyloudnorm, libebur128 and ffmpe
 
 .PHONY: clean
 clean: ## Remove .venv, the stubs and caches (not the data)
-	@rm -rf $(VENV) $(patsubst protos/%,%,$(wildcard protos/dgx_music/*)) .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) $(AUDIT_VENV) $(patsubst protos/%,%,$(wildcard protos/dgx_music/*)) .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 .PHONY: help
 help: ## List the targets
@@ -157,6 +180,11 @@ $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo 'DGX Music needs Python 3.11 or later: make PYTHON=/path/to/python3.11 ...' >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV)
+
+$(AUDIT_VENV)/.installed: Makefile
+	@$(PYTHON) -m venv $(AUDIT_VENV)
+	@$(AUDIT_VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(AUDIT_TOOLS)
+	@touch $@
 
 $(VENV)/.installed: pyproject.toml dgx_music/pyproject.toml dgx_music/hatch_build.py $(PROTOS) | $(VENV)/bin/python
 	@echo 'Installing into $(VENV) ...' >&2

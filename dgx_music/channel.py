@@ -80,7 +80,9 @@ SERVICE_CONFIG = json.dumps(
 CHANNEL_OPTIONS: Sequence[tuple[str, str | int]] = (
     ("grpc.service_config", SERVICE_CONFIG),
     ("grpc.keepalive_time_ms", KEEPALIVE_SECONDS * 1000),
+    # Both: gRPC waits for the longer of them, and the second is a minute by default.
     ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),
     # With bandwidth probing a server sends megabytes to a client that has stopped reading; without it, 128 kB.
     ("grpc.http2.bdp_probe", 0),
     # Reconnects to a restarted server within a second; gRPC's default backoff grows to two minutes.

@@ -25,7 +25,7 @@ SECRET_NAMES = frozenset({"token", "service_token", "database_url"})
 """Settings that are a secret or may contain one."""
 
 _POSITION = re.compile(r" \(at (?:line (?P<line>\d+), column \d+|end of document)\)$")
-_WITH_PASSWORD = re.compile(r"://[^/@]*:[^/@]+@")
+_WITH_PASSWORD = re.compile(r"://[^/@]*:[^/@]+@|[?&](?:ssl)?password=")
 
 
 class ConfigFileError(ValueError):
@@ -115,6 +115,9 @@ def parse_config(path: Path, content: bytes) -> ConfigFile:
         problem = _POSITION.sub("", str(error))
         hint = '; text needs quotes, as in key = "text"' if problem == "Invalid value" else ""
         raise ConfigFileError(path, f"is not valid TOML: {problem}{hint}", line=int(line) if line else None) from error
+    except (ValueError, RecursionError) as error:  # Of Python itself, for what TOML allows.
+        problem = "a number has thousands of digits" if isinstance(error, ValueError) else "it is nested too deeply"
+        raise ConfigFileError(path, f"can't be used: {problem}") from error
     return ConfigFile(path, values, {key: line for key in values if (line := _line_of(key, text))})
 
 

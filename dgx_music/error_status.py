@@ -39,13 +39,20 @@ DETAILS_KEY = "grpc-status-details-bin"
 """Key of the trailing metadata that carries the status."""
 
 
+MAX_MESSAGE_BYTES, MAX_VALUE_BYTES = 1000, 500
+"""Of a status's message and of one value in the ErrorInfo. gRPC sends the message twice, percent-encoded and in the
+details, and gives up a call whose trailing metadata have more than 8 KiB."""
+
+
 def to_status(error: ServiceError) -> status_pb2.Status:
     """Returns the status that is sent to the caller."""
-    status = status_pb2.Status(code=code_pb2.Code.Value(error.code), message=error.message)
-    status.details.add().Pack(error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata))
+    message = _shorten(error.message, MAX_MESSAGE_BYTES)
+    status = status_pb2.Status(code=code_pb2.Code.Value(error.code), message=message)
+    metadata = {name: _shorten(value, MAX_VALUE_BYTES) for name, value in error.metadata.items()}
+    status.details.add().Pack(error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata))
     if error.field is not None:
         violation = error_details_pb2.BadRequest.FieldViolation(
-            field=error.field, description=error.message.removeprefix(f"{error.field}: "), reason=error.reason
+            field=error.field, description=message.removeprefix(f"{error.field}: "), reason=error.reason
         )
         status.details.add().Pack(error_details_pb2.BadRequest(field_violations=[violation]))
     if error.retry_after_seconds is not None:
@@ -53,6 +60,13 @@ def to_status(error: ServiceError) -> status_pb2.Status:
         delay.FromNanoseconds(int(error.retry_after_seconds * 1e9))
         status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
     return status
+
+
+def _shorten(text: str, max_bytes: int) -> str:
+    encoded = text.encode(errors="replace")
+    if len(encoded) <= max_bytes:
+        return text
+    return encoded[: max_bytes - 3].decode(errors="ignore") + "…"
 
 
 @dataclass(frozen=True, slots=True)

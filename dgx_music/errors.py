@@ -93,15 +93,16 @@ class InvalidArgument(ServiceError):
 
 
 class NotFound(ServiceError):
-    """There is no `kind` (e.g. "generation") with this name or id."""
+    """There is no `kind` (e.g. "generation") with this name or id, of which at most 200 characters are quoted."""
 
     code = "NOT_FOUND"
 
     def __init__(self, kind: str, name: str, hint: str = "") -> None:
+        name = name if len(name) <= 200 else f"{name[:200]}…"
         super().__init__(
             f"there is no {kind} {name!r}" + (f"; {hint}" if hint else ""),
             reason=f"{kind.upper().replace(' ', '_')}_NOT_FOUND",
-            metadata={"kind": kind, "name": name[:200]},
+            metadata={"kind": kind, "name": name},
         )
 
 

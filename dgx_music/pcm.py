@@ -139,7 +139,7 @@ class PcmReader:
         received = (self._sequence, self.frames, self.sha256)
         if (end.total_chunks, end.total_frames, end.sha256) != received:
             raise _data_loss(
-                f"its end announces {end.total_chunks} chunks, {end.total_frames} frames, SHA-256 {end.sha256[:12]}…, "
+                f"its end announces {end.total_chunks} chunks, {end.total_frames} frames, SHA-256 {end.sha256[:9]!r}…, "
                 f"but received {received[0]} chunks, {received[1]} frames, SHA-256 {received[2][:12]}…",
                 "END_MISMATCH",
             )

@@ -73,7 +73,10 @@ def make_private_folder(folder: Path) -> None:
 
 def create_private_file(path: Path) -> None:
     """Creates an empty private file, or makes one that exists private. Raises OSError."""
-    os.close(os.open(path, os.O_CREAT | os.O_RDWR, PRIVATE.file))
+    # One that exists is not opened: closing it again would release all locks that this process has on it (POSIX), and
+    # SQLite's connections to a database would go on as if they had them.
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, PRIVATE.file))
     restrict(path, PRIVATE.file)
 
 

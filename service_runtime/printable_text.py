@@ -10,6 +10,17 @@ reorder the text around them."""
 REPLACEMENT = "\ufffd"
 """Shown instead of a control character."""
 
+MAX_LINE_CHARACTERS = 2000
+"""Of an error that is shown on one line."""
+
+
+def shorten_text(text: str) -> str:
+    """Returns the text without its middle if it is too long to read: what it quotes. Its end says what to do."""
+    if len(text) <= MAX_LINE_CHARACTERS:
+        return text
+    half = MAX_LINE_CHARACTERS // 2
+    return f"{text[:half]} … {text[-half:]}"
+
 
 def make_printable(text: str, *, keep_lines: bool = False) -> str:
     """Returns the text without what a terminal would obey or that hides or reorders other text.

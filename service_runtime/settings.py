@@ -107,6 +107,11 @@ class Settings(BaseSettings):
     max_concurrent_streams: int = Field(default=1024, ge=1)
     """Maximum number of streams (listeners, watchers, uploads, downloads) and of calls that take seconds, such as
     Render. Further ones are rejected at once."""
+    max_connections: int = Field(default=1024, ge=1)
+    """Maximum number of connections to each address. Further ones are closed at once."""
+    allowed_hosts: str = ""
+    """Host names, separated by commas, by which web pages and programs may call `dgx-music http` and the metrics. IP
+    addresses, localhost and this machine's own name always do. Keeps out web pages whose host name leads here."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Minimum level of the events that are logged: debug, info, warning or error."""
     log_format: Literal["json", "console"] = "json"
@@ -176,8 +181,10 @@ def format_settings_error(error: ValidationError) -> str:
     """Returns which variables or keys of the config file are invalid, with their values and what they must be."""
     problems = []
     for detail in error.errors(include_url=False):
-        source = _describe_source(str(detail["loc"][0]), detail["input"])
-        problems.append(f"{source}: {detail['msg'].removeprefix('Value error, ')}")
+        problem = detail["msg"].removeprefix("Value error, ")
+        if detail["loc"]:  # Else the problem names the place itself.
+            problem = f"{_describe_source(str(detail['loc'][0]), detail['input'])}: {problem}"
+        problems.append(problem)
     return "; ".join(problems)
 
 

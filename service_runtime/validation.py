@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dgx_music.errors import InvalidArgument
 from dgx_music.limits import (
     MAX_CONTINUATION_SECONDS,
+    MAX_NAME_CHARACTERS,
     MAX_PROMPT_CHARACTERS,
     MAX_SEED,
     MAX_TEMPERATURE,
@@ -46,6 +47,16 @@ def check_text(field: str, text: str, max_characters: int) -> None:
             "must not contain control characters other than tab and line feed; "
             f"found U+{ord(match[0]):04X} at position {match.start()}",
         )
+
+
+def is_name(text: str) -> bool:
+    """Whether the text can name a model or an adapter. The name of a file can't if it is not valid UTF-8, say."""
+    try:
+        text.encode()
+        check_text("name", text, MAX_NAME_CHARACTERS)
+    except (UnicodeEncodeError, InvalidArgument):
+        return False
+    return bool(text.strip())
 
 
 def check_range(field: str, value: float, low: float, high: float, unit: str = "") -> None:

@@ -17,7 +17,8 @@ from service_runtime.health_thread import HealthThread
 from service_runtime.validation import check_range, check_uuid
 from storage_service.config import StorageSettings
 from storage_service.db import schema
-from storage_service.db.database import RETRY_AFTER_SECONDS, Database, UnwritableDatabase
+from storage_service.db.database import Database
+from storage_service.db.error_translation import RETRY_AFTER_SECONDS, UnwritableDatabase
 from storage_service.db.models import Generation
 from storage_service.db.write_probe import write_probe
 from storage_service.domain import leases, lifecycle

@@ -38,7 +38,7 @@ class StorageSettings(Settings):
         return URL.create("sqlite", database=str(self.data_dir.expanduser().absolute() / "dgx_music.db"))
 
     def shown_database_url(self) -> str:
-        """Returns the database URL without its password."""
-        from sqlalchemy.engine import make_url
+        """Returns the database URL without its passwords."""
+        from storage_service.database_url import mask_url
 
-        return make_url(self.resolved_database_url()).render_as_string(hide_password=True)
+        return mask_url(self.resolved_database_url())

@@ -24,6 +24,8 @@ async def run_sweeper(store: Store, period_seconds: float) -> None:
             expired, models, due_seconds = await store.write(_sweep_once)
         except ServiceError as error:
             log.warning("sweep_failed", error=error.message)
+        except Exception:  # Without sweeps, the leases of dead workers would never expire.
+            log.exception("sweep_failed")
         else:
             for generation in expired:
                 log.warning("lease_expired", generation_id=generation.id, worker_id=generation.worker_id)

@@ -14,6 +14,7 @@ from typing import BinaryIO
 from dgx_music.audio.v1.audio_pb2 import FILE_FORMAT_WAV_PCM_24, OutputOptions
 from dgx_music.client.connection import Connection
 from dgx_music.client.generation_options import EXTENSIONS, FORMATS, FileOptions, build_output
+from dgx_music.client.library_names import check_library_name
 from dgx_music.errors import DataLoss, FailedPrecondition, InvalidArgument, NotFound, ServiceError
 from dgx_music.export.v1.export_pb2 import DownloadRequest, RenderRequest, RenderResponse
 from dgx_music.storage.v1.storage_pb2 import GENERATION_STATE_COMPLETED, Generation, GetGenerationRequest
@@ -64,7 +65,7 @@ async def save_file(connection: Connection, request: FileRequest, path: str | os
     try:
         with await asyncio.to_thread(open, part, "wb") as file:
             name, stored = await _fetch(connection, request, file)
-        saved = folder / name if is_folder else target
+        saved = folder / check_library_name(name) if is_folder else target
         await asyncio.to_thread(os.replace, part, saved)
         if stored.has_manifest:
             with await asyncio.to_thread(open, part, "wb") as file:
@@ -171,7 +172,7 @@ async def _download(connection: Connection, request: DownloadRequest, file: Bina
             break
     if position != size:
         raise DataLoss(f"received {position} of {size} bytes of {name}; try again", reason="FILE_INCOMPLETE")
-    return Path(name).name, sha256.hexdigest()
+    return name, sha256.hexdigest()
 
 
 def _manifest_of(stored: _StoredFile) -> DownloadRequest:

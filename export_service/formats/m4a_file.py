@@ -27,7 +27,7 @@ FILE_TYPE_BOX, FILE_TYPE_OFFSET = b"ftyp", 4
 
 
 class DamagedFileError(Exception):
-    """An MPEG-4 file can't be read."""
+    """A finished file is not as it was written. The message is a clause about the file, or a library's text."""
 
 
 def require_encoder(file_format: FileFormat) -> None:
@@ -100,17 +100,19 @@ class M4aReader:
         self._file = open(file, "rb", closefd=isinstance(file, Path))  # noqa: SIM115  # `close` closes it.
         try:
             with self._translate_errors():
-                self._container = self._av.open(self._file)
+                self._container = self._av.open(self._file, metadata_errors="replace")
                 if not self._container.streams.audio:
                     raise DamagedFileError("it has no audio track")
         except BaseException:
             self._file.close()
             raise
         stream = self._container.streams.audio[0]
+        if stream.codec_context is None or stream.duration is None or stream.time_base is None:
+            self.close()
+            raise DamagedFileError("its header does not say what it contains")
         self.samplerate: int = stream.rate
         self.channels: int = stream.channels
         self.frames = round(stream.duration * stream.time_base * stream.rate)
-        self.comment: str = self._container.metadata.get("comment", "")
         self._blocks = self._decode(stream)
         self._rest = np.empty((0, self.channels), dtype=np.float32)
 
@@ -148,6 +150,8 @@ class M4aReader:
         left = self.frames
         with self._translate_errors():
             for frame in self._container.decode(stream):
+                if frame.layout.nb_channels != self.channels or frame.format.name != "fltp":
+                    raise DamagedFileError("its audio changes within the file")
                 yield frame.to_ndarray().T[:left]
                 left = max(left - frame.samples, 0)
 

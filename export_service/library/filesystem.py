@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dgx_music.errors import ResourceExhausted, Unavailable
+from service_runtime.failpoints import failpoint
 from service_runtime.file_modes import PRIVATE, FileModes, restrict, set_mode
 
 DISK_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -102,6 +103,7 @@ def mark_used(path: Path) -> None:
 def compute_sha256(path: Path) -> str:
     """Returns the SHA-256 of the file, lower-case hex."""
     with path.open("rb") as file:
+        failpoint("export.file_read")
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -10,6 +10,7 @@ import base64
 import binascii
 import hashlib
 import json
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,8 +21,9 @@ from dgx_music.errors import FailedPrecondition, InvalidArgument
 from export_service.formats.codecs import CODECS, EXTENSIONS
 from export_service.formats.m4a_file import DamagedFileError
 from export_service.formats.reader import open_sequential
+from export_service.library.regular_files import UUID_NAME, iter_day_folders, iter_folders, lstat_or_none
 from export_service.library.renders import RENDERS
-from export_service.library.store import CLIPS, DAY_GLOB, OUTPUTS
+from export_service.library.store import CLIPS, OUTPUTS
 from service_runtime.audio.output_options import FileFormat
 from service_runtime.rpc.paging import Page
 
@@ -36,8 +38,6 @@ class FileKind(StrEnum):
 
 KINDS = list(FileKind)
 """All kinds, in the order of the list."""
-FOLDER_GLOBS = {FileKind.OUTPUT: DAY_GLOB, FileKind.CLIP: DAY_GLOB, FileKind.RENDER: "*-*"}
-"""Matches the folders that hold the files of a kind: one for each day, or one for each generation."""
 
 
 @dataclass(frozen=True)
@@ -88,12 +88,17 @@ class Inventory:
         for index, kind in enumerate(KINDS):
             if kind not in wanted or index < after_kind:
                 continue
-            for folder in sorted((self.data_dir / kind).glob(FOLDER_GLOBS[kind]), reverse=True):
+            for folder in self._iter_folders(kind):
                 name = folder.relative_to(self.data_dir / kind).as_posix()
                 if index == after_kind and after_folder and name > after_folder:
                     continue
                 is_current = index == after_kind and name == after_folder
                 yield from _iter_folder(kind, folder, before=after_name if is_current else "")
+
+    def _iter_folders(self, kind: FileKind) -> Iterator[Path]:
+        """Yields the folders that hold the files of a kind: one for each day, or one for each generation."""
+        folder = self.data_dir / kind
+        return iter_folders(folder, UUID_NAME) if kind is FileKind.RENDER else iter_day_folders(folder)
 
     def list_page(self, kinds: Sequence[FileKind], page: Page) -> tuple[list[LibraryFile], str]:
         """Returns the page's files and the token of the next page, "" on the last one.
@@ -111,9 +116,8 @@ class Inventory:
 
 def stat_file(kind: FileKind, path: Path) -> LibraryFile | None:
     """Returns the current state of the file at `path`, or None if it no longer exists."""
-    try:
-        status = path.stat()
-    except FileNotFoundError:
+    status = lstat_or_none(path)
+    if status is None or not stat.S_ISREG(status.st_mode):
         return None
     return LibraryFile(kind, path, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
 
@@ -122,15 +126,13 @@ def read_audio_info(path: Path) -> AudioInfo | None:
     """Reads the file's header. Returns None if the file no longer exists, cannot be read, or needs PyAV and that is not
     installed.
     """
-    import soundfile
-
     try:
-        with open_sequential(path) as file:
+        with open_sequential(path, header_only=True) as file:
             container = "WAV" if file.format in ("RF64", "WAVEX") else file.format
             for file_format, codec in CODECS.items():
                 if (codec.container, codec.subtype) == (container, file.subtype):
                     return AudioInfo(file_format, file.samplerate, file.channels, file.frames)
-    except (OSError, soundfile.LibsndfileError, DamagedFileError, FailedPrecondition):
+    except (OSError, DamagedFileError, FailedPrecondition):
         return None
     return None
 
@@ -142,7 +144,8 @@ def _iter_folder(kind: FileKind, folder: Path, before: str) -> Iterator[LibraryF
     except FileNotFoundError:
         return
     for path in paths:
-        if path.suffix in EXTENSIONS and not (before and path.name >= before):
+        is_ours = path.suffix in EXTENSIONS and UUID_NAME.fullmatch(path.stem)
+        if is_ours and not (before and path.name >= before):
             file = stat_file(kind, path)
             if file is not None:
                 yield file
@@ -157,6 +160,10 @@ def _parse_position(path: str) -> tuple[int, str, str]:
     return KINDS.index(FileKind(kind)), folder, name
 
 
+MAX_TOKEN_CHARACTERS = 500
+"""More than any has. Lists in lists by the thousand would be too deep for the parser."""
+
+
 def _encode_page_token(last_path: str, query_hash: str) -> str:
     return base64.urlsafe_b64encode(json.dumps([query_hash, last_path]).encode()).decode()
 
@@ -164,7 +171,9 @@ def _encode_page_token(last_path: str, query_hash: str) -> str:
 def _decode_page_token(token: str, query_hash: str) -> str:
     """Returns the path with which the previous page ended. Raises InvalidArgument."""
     try:
-        token_query_hash, path = json.loads(base64.urlsafe_b64decode(token))
+        token_query_hash, path = json.loads(base64.urlsafe_b64decode(token[:MAX_TOKEN_CHARACTERS]))
+        if not isinstance(path, str):
+            raise TypeError("not a path")
         _parse_position(path)
     except (ValueError, TypeError, AttributeError, binascii.Error) as error:
         raise InvalidArgument(
@@ -174,4 +183,4 @@ def _decode_page_token(token: str, query_hash: str) -> str:
         raise InvalidArgument(
             "page_token", "is from a list of other kinds; send the same kinds with every page of a list"
         )
-    return str(path)
+    return path

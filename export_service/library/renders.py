@@ -11,7 +11,6 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +29,13 @@ from export_service.library.filesystem import (
 )
 from export_service.library.manifests import manifest_path, move_staged, move_staged_manifest, seal_staged
 from export_service.library.mastered_file import MasteredFile
+from export_service.library.regular_files import (
+    UUID_NAME,
+    is_regular_file,
+    iter_folders,
+    remove_leftover,
+    require_no_link,
+)
 from service_runtime.audio.output_options import NO_PUBLICATION, FileFormat, PublicationTags
 from service_runtime.failpoints import failpoint
 from service_runtime.file_modes import PRIVATE, FileModes, set_mode
@@ -85,13 +91,14 @@ class RenderStore:
         """
         make_folder(self._folder, self._modes.folder)
         make_private_folder(self._staging)
-        widen_folders([self._folder, *self._folder.glob("[!.]*/")], self._modes)
+        widen_folders([self._folder, *iter_folders(self._folder, UUID_NAME)], self._modes)
         parts = list(self._staging.glob("*.part"))
         for render_id in {part.name.partition(".")[0] for part in parts}:
-            for description in self._folder.glob(f"*/{render_id}.json"):
-                self._recover(self.staging_path(render_id), description)
+            for folder in iter_folders(self._folder, UUID_NAME):
+                if is_regular_file(description := folder / f"{render_id}.json"):
+                    self._recover(self.staging_path(render_id), description)
         for part in parts:
-            part.unlink(missing_ok=True)
+            remove_leftover(part)
 
     def _recover(self, staged: Path, description: Path) -> None:
         """Completes a commit if its description is in place, which is renamed first."""
@@ -113,10 +120,11 @@ class RenderStore:
 
     def find(self, generation_id: str, render_id: str) -> Path:
         """Returns the render's path. Raises NotFound."""
-        for extension in EXTENSIONS:
-            path = self._folder / generation_id / f"{render_id}{extension}"
-            if path.is_file():
-                return path
+        folder = self._folder / generation_id
+        if not folder.is_symlink():
+            for extension in EXTENSIONS:
+                if is_regular_file(path := folder / f"{render_id}{extension}"):
+                    return path
         raise NotFound(
             "render", render_id, f"generation {generation_id} has no render with this id; create it with Render"
         )
@@ -138,37 +146,41 @@ class RenderStore:
         """
         path = self._folder / generation_id / f"{render_id}{extension}"
         description, previous = staged.with_suffix(".json.part"), staged.with_suffix(".previous.part")
+        is_described = False
         try:
-            description.write_bytes(MASTERED_FILE_JSON.dump_json(file, by_alias=True))
+            _write_new(description, MASTERED_FILE_JSON.dump_json(file, by_alias=True))
             failpoint("export.before_render_fsync")
             set_mode(description, self._modes.file)
             with description.open("rb") as opened:
                 os.fsync(opened.fileno())
             seal_staged(staged, self._modes.file)
             failpoint("export.after_render_fsync")
+            require_no_link(self._folder, path.parent)
             make_folder(path.parent, self._modes.folder)
-            with suppress(FileNotFoundError):
-                previous.write_bytes(path.with_suffix(".json").read_bytes())
+            if is_regular_file(path.with_suffix(".json")):
+                _write_new(previous, path.with_suffix(".json").read_bytes())
             os.replace(description, path.with_suffix(".json"))
+            is_described = True
             failpoint("export.before_render_rename")
             move_staged(staged, path)
             failpoint("export.after_render_rename")
             fsync_folder(path.parent)
         except OSError:
-            if staged.exists() and previous.exists():
+            if is_described and staged.exists() and previous.exists():
                 os.replace(previous, path.with_suffix(".json"))
-            elif staged.exists():
+            elif is_described and staged.exists():
                 path.with_suffix(".json").unlink(missing_ok=True)
             raise
         finally:
-            description.unlink(missing_ok=True)
-            previous.unlink(missing_ok=True)
+            remove_leftover(description)
+            remove_leftover(previous)
         return path
 
     def iter_renders(self, generation_id: str) -> Iterator[tuple[str, Path, str]]:
         """Yields id, path and original SHA-256 of the generation's renders; "" if the description is missing."""
-        for path in sorted((self._folder / generation_id).glob("*")):
-            if path.suffix in EXTENSIONS:
+        folder = self._folder / generation_id
+        for path in [] if folder.is_symlink() else sorted(folder.glob("*")):
+            if path.suffix in EXTENSIONS and is_regular_file(path):
                 render = self.load(generation_id, path.stem)
                 yield path.stem, path, "" if render is None else render.file.file_sha256
 
@@ -185,9 +197,20 @@ class RenderStore:
     def delete_all(self, generation_id: str) -> None:
         """Deletes all renders of the generation."""
         folder = self._folder / generation_id
-        if folder.is_dir():
+        if folder.is_symlink():
+            folder.unlink()
+        elif folder.is_dir():
             shutil.rmtree(folder)
-            fsync_folder(self._folder)
+        else:
+            return
+        fsync_folder(self._folder)
+
+
+def _write_new(path: Path, content: bytes) -> None:
+    """Writes a file in place of one that an earlier commit left, and never through a link."""
+    path.unlink(missing_ok=True)
+    with path.open("xb") as file:
+        file.write(content)
 
 
 def _read_description(path: Path) -> MasteredFile | None:

@@ -29,6 +29,12 @@ from export_service.library.filesystem import (
     widen_folders,
 )
 from export_service.library.manifests import manifest_path, move_staged, seal_staged
+from export_service.library.regular_files import (
+    is_regular_file,
+    iter_day_folders,
+    remove_leftover,
+    require_no_link,
+)
 from export_service.library.renders import STAGING, Render, RenderStore
 from export_service.tagging.containers import read_comment
 from export_service.tagging.tags import COMMENT_PATTERN
@@ -38,9 +44,8 @@ from service_runtime.file_modes import PRIVATE, FileModes
 OUTPUTS, CLIPS = "outputs", "clips"
 SPOOL = "spool"
 """The folder of samples as generated, see `streaming/spool.py`. It is not part of the library."""
-DAY_GLOB = "[0-9]*/[0-9]*/[0-9]*"
-DAY_GLOBS = DAY_GLOB, DAY_GLOB.rpartition("/")[0], DAY_GLOB.partition("/")[0]
-"""The folders of days, months and years."""
+DEPTHS = 3, 2, 1
+"""Of the folders of days, months and years."""
 MAX_CACHED_PATHS = 10_000
 
 
@@ -73,16 +78,17 @@ class Library:
         """Creates the folders and removes incomplete files that an earlier process left."""
         make_folder(self._folder, self._modes.folder)
         make_private_folder(self._staging)
-        days = (folder for pattern in DAY_GLOBS for folder in self._folder.glob(pattern))
+        days = (folder for depth in DEPTHS for folder in iter_day_folders(self._folder, depth))
         widen_folders([self._data_dir, self._folder, *days], self._modes)
         for staged in self._staging.glob("*.part"):
-            staged.unlink()
+            remove_leftover(staged)
         self.renders.open()
 
     def check(self) -> None:
-        """Raises OSError if the folder is not writable."""
-        if not os.access(self._folder, os.W_OK | os.X_OK):
-            raise OSError(f"{self._folder} is not writable")
+        """Raises OSError if files can't be written."""
+        for folder in (self._folder, self._staging):
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise OSError(f"{folder} is not writable")
 
     def staging_path(self, generation_id: str, attempt: int) -> Path:
         """Returns the path to write an attempt's file to before it is committed."""
@@ -101,6 +107,7 @@ class Library:
         with self._commit_lock:
             previous = self.find(generation_id)
             path = (previous or self._path_for_today(generation_id)).with_suffix(extension)
+            require_no_link(self._folder, path.parent)
             make_folder(path.parent, self._modes.folder)
             check_permitted()
             if previous is not None:
@@ -153,12 +160,12 @@ class Library:
     def find(self, generation_id: str) -> Path | None:
         """Returns the path of the generation's file, or None if there is none."""
         cached = self._cached_paths.get(generation_id)
-        if cached is not None and cached.is_file():
+        if cached is not None and is_regular_file(cached):
             return cached
         self._uncache_path(generation_id)
-        for day in sorted(self._folder.glob(DAY_GLOB), reverse=True):  # Most requests are for recent files.
-            paths = [path for extension in EXTENSIONS if (path := day / f"{generation_id}{extension}").is_file()]
-            if paths:
+        for day in iter_day_folders(self._folder):  # Most requests are for recent files.
+            names = (day / f"{generation_id}{extension}" for extension in EXTENSIONS)
+            if paths := [path for path in names if is_regular_file(path)]:
                 # There are several if a process crashed before it had removed the replaced file.
                 newest = max(paths, key=lambda path: path.stat().st_mtime_ns)
                 self._cache_path(generation_id, newest)
@@ -200,8 +207,8 @@ class Library:
     def remove_empty_folders(self) -> None:
         """Removes the folders of days, months and years that have become empty."""
         with self._commit_lock:
-            for depth in DAY_GLOBS:
-                for folder in self._folder.glob(depth):
+            for depth in DEPTHS:
+                for folder in list(iter_day_folders(self._folder, depth)):
                     remove_if_empty(folder)
 
     def _path_for_today(self, generation_id: str) -> Path:
@@ -231,24 +238,21 @@ def file_replaced(file_id: str) -> NotFound:
 @contextmanager
 def translate_file_errors(path: Path) -> Iterator[None]:
     """Translates errors of reading `path`: NotFound if it no longer exists, Unavailable if it is damaged."""
-    import soundfile
-
     with translate_disk_errors("reading the file"):
         try:
             yield
-        except (FileNotFoundError, soundfile.LibsndfileError, DamagedFileError) as error:
+        except (FileNotFoundError, DamagedFileError) as error:
             if not path.exists():
                 raise NotFound("file", path.stem, "it was deleted") from error
             raise Unavailable(
-                f"the file of generation {path.stem} is damaged and can't be read: "
-                f"{getattr(error, 'error_string', error)}",
+                f"the file of generation {path.stem} is damaged and can't be read: {error}",
                 reason="FILE_DAMAGED",
             ) from error
 
 
 def read_audio_properties(path: Path) -> AudioProperties:
     """Reads the file's header. Raises the same errors as `open_sequential`."""
-    with open_sequential(path) as file:
+    with open_sequential(path, header_only=True) as file:
         return AudioProperties(file.samplerate, file.channels, file.frames)
 
 

@@ -177,7 +177,8 @@ class AttemptProcessor:
         count_file(file)
         self.result = ExportResult(path, file, analysis, pcm_sha256)
         try:
-            recording.spool.finish()
+            is_converted = (self._rate, self._channels) != (attempt.sample_rate_hz, attempt.channels)
+            recording.spool.finish(keep_description=is_converted)
         except OSError as error:
             # Not raised: the file is complete. The next start of the service removes the spool.
             log.warning("spool_not_finished", error=str(error))

@@ -80,6 +80,6 @@ def master_to_file(
 def _measure(path: Path) -> LoudnessMeasurement:
     with open_as_played(path) as file:
         measurement = SignalMeter(file.samplerate, file.channels)
-        while len(block := file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
+        while len(block := file.read(BLOCK_FRAMES)):
             measurement.feed(block)
     return measurement.finish()

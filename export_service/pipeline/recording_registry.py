@@ -9,6 +9,7 @@ import asyncio
 from dataclasses import dataclass
 
 from dgx_music.errors import Aborted
+from export_service.formats.m4a_file import DamagedFileError
 from export_service.library.filesystem import translate_disk_errors
 from export_service.library.store import Library, read_audio_properties
 from export_service.streaming.recording import (
@@ -179,18 +180,24 @@ class RecordingRegistry:
         self._spools.open()
         newest: dict[str, tuple[Recording, float]] = {}
         for stored in sorted(self._spools.iter_stored(), key=lambda stored: stored.attempt, reverse=True):
-            recording = None if stored.generation_id in newest else self._restore_recording(stored)
-            if recording is None:
-                self._spools.spool(stored.generation_id, stored.attempt).remove()
-            else:
-                newest[stored.generation_id] = recording, stored.age_seconds
+            try:
+                recording = None if stored.generation_id in newest else self._restore_recording(stored)
+                if recording is None:
+                    self._spools.spool(stored.generation_id, stored.attempt).remove()
+                else:
+                    newest[stored.generation_id] = recording, stored.age_seconds
+            except (OSError, DamagedFileError) as error:
+                # One file that can't be read must not keep the service from starting. A later start tries again.
+                log.warning("spool_not_restored", generation_id=stored.generation_id, error=str(error))
         return list(newest.values())
 
     def _restore_recording(self, stored: StoredSpool) -> Recording | None:
         """Returns the recording of a stored spool, or None if it need not be kept."""
         spool = self._spools.spool(stored.generation_id, stored.attempt)
         received = stored.received
-        if received is not None and self._library.find_attempt(stored.generation_id) < stored.attempt:
+        is_failed = received is not None and not stored.is_finished
+        if is_failed and self._library.find_attempt(stored.generation_id) < stored.attempt:
+            assert received is not None
             spec = AttemptSpec(
                 stored.generation_id, stored.attempt, received.sample_rate_hz, received.channels, received.frames
             )
@@ -199,9 +206,11 @@ class RecordingRegistry:
         path = self._library.find(stored.generation_id)
         if path is None or stored.age_seconds > self._retention.completed_seconds:
             return None
-        if received is not None:
-            spool.finish()  # The process ended right after the file had been added to the library.
-        audio = read_audio_properties(path)
+        audio = received or read_audio_properties(path)
+        if is_failed:  # The process ended right after the file had been added to the library.
+            file = read_audio_properties(path)
+            is_converted = (file.sample_rate_hz, file.channels) != (audio.sample_rate_hz, audio.channels)
+            spool.finish(keep_description=is_converted)
         frames = stored.size_bytes // (audio.channels * BYTES_PER_SAMPLE)
         spec = AttemptSpec(stored.generation_id, stored.attempt, audio.sample_rate_hz, audio.channels, frames)
         return Recording.restore_completed(spec, spool)

@@ -12,7 +12,7 @@ from contextvars import copy_context
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from dgx_music.errors import Unavailable
 from export_service.dsp.arrays import Samples
@@ -22,7 +22,7 @@ from export_service.dsp.resampling import Resampler, resampled_frame_count
 from export_service.formats.codecs import CODECS
 from export_service.formats.m4a_file import require_encoder
 from export_service.formats.provenance import Signer
-from export_service.formats.reader import open_sequential
+from export_service.formats.reader import FinishedAudio, open_sequential
 from export_service.formats.writer import AudioFile
 from export_service.library.file_locks import FileLocks
 from export_service.library.filesystem import translate_disk_errors
@@ -42,7 +42,7 @@ from service_runtime.observability.logging import get_logger
 
 log = get_logger(__name__)
 
-OpenSource = Callable[[], AbstractContextManager[Any]]
+OpenSource = Callable[[], AbstractContextManager[FinishedAudio]]
 """Opens the exported file for reading from its beginning."""
 
 MAX_CONCURRENT_RENDERS = 2
@@ -170,7 +170,7 @@ class Renderer:
         """Yields all samples of the exported file, at the render's sample rate and channel count."""
         with open_source() as file:
             converter = Resampler(file.samplerate, file.channels, spec.sample_rate_hz, spec.channels)
-            while len(block := file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
+            while len(block := file.read(BLOCK_FRAMES)):
                 if self._is_draining:
                     raise Unavailable("the export service is shutting down", reason="DRAINING", retry_after_seconds=1)
                 yield converter.feed(block)
@@ -178,7 +178,7 @@ class Renderer:
 
 
 @contextmanager
-def _open_same_file(path: Path, source: BinaryIO) -> Iterator[Any]:
+def _open_same_file(path: Path, source: BinaryIO) -> Iterator[FinishedAudio]:
     """Opens the file `source` a second time, from its beginning, because several readers may be active at a time.
 
     Raises NotFound if another file is at the path by now.

@@ -9,12 +9,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from dgx_music.errors import FailedPrecondition, NotFound, Unavailable
 from export_service.formats.codecs import CODECS
+from export_service.formats.m4a_file import DamagedFileError
 from export_service.formats.provenance import Signer
-from export_service.formats.reader import open_sequential
+from export_service.formats.reader import FinishedAudio, open_sequential
 from export_service.library.file_locks import FileLocks
 from export_service.library.filesystem import fsync_and_compute_sha256, translate_disk_errors
 from export_service.library.manifests import remove_staged
@@ -23,7 +24,7 @@ from export_service.library.store import Library, translate_file_errors
 from export_service.retagging.tag_edit import COVER, TagEdit
 from export_service.retagging.tag_replacement import write_with_tags
 from export_service.tagging import mp4
-from export_service.tagging.containers import DISCLOSURES, SampleLayout, read_tags
+from export_service.tagging.containers import DAMAGE_ERRORS, DISCLOSURES, SampleLayout, read_tags
 from export_service.tagging.cover import WITHOUT_COVER
 from export_service.tagging.disclosure import AiDisclosure
 from service_runtime.observability.logging import get_logger
@@ -170,13 +171,16 @@ class TagEditor:
         self, source: BinaryIO, path: Path, staged: Path, generation_id: str, edit: TagEdit
     ) -> tuple[AiDisclosure, ...]:
         """Returns where the copy discloses that it is AI-generated."""
-        with open_sequential(path) as file:
+        with open_sequential(path, header_only=True) as file:
             container = _container_of(file)
             signed_as = "RF64" if file.format == "RF64" else container
             samples = SampleLayout(file.samplerate, file.channels, 0, file.frames)
         tags = edit.apply(read_tags(path, generation_id))
         with translate_disk_errors("writing the tags"):
-            write_with_tags(source, staged, container, tags, samples)
+            try:
+                write_with_tags(source, staged, container, tags, samples)
+            except DAMAGE_ERRORS as error:
+                raise DamagedFileError(f"its structure is not as it was written ({error})") from error
             if self._signer is not None:
                 return (*DISCLOSURES[container], self._signer.sign(staged, signed_as, tags))
             if container == "M4A":
@@ -184,15 +188,15 @@ class TagEditor:
         return DISCLOSURES[container]
 
 
-def _container_of(file: Any) -> str:
-    return "WAV" if file.format in ("RF64", "WAVEX") else str(file.format)
+def _container_of(file: FinishedAudio) -> str:
+    return "WAV" if file.format in ("RF64", "WAVEX") else file.format
 
 
 def _require_place_for_cover(path: Path, edit: TagEdit) -> None:
     """Raises FailedPrecondition if the edit adds a cover to a file that has no place for one."""
     if edit.cover is None:
         return
-    with translate_file_errors(path), open_sequential(path) as file:
+    with translate_file_errors(path), open_sequential(path, header_only=True) as file:
         container = _container_of(file)
     if container in WITHOUT_COVER:
         others = ", ".join(name for name in DISCLOSURES if name not in WITHOUT_COVER)

@@ -28,10 +28,11 @@ HEADER_PACKETS = {b"\x03vorbis": 2, b"OpusTags": 1}
 def iter_stream(source: BinaryIO, comments: bytes) -> Iterator[bytes]:
     """Yields the pages of an open file with one stream and other comments, as `encode_comments` returns them.
 
-    The packets with audio, their pages and their positions do not change.
+    The packets with audio, their pages and their positions do not change. Raises ValueError, EOFError and struct.error
+    if the file is damaged.
     """
     pages = iter_pages(source)
-    _, _, header, content = next(pages)
+    _, _, header, content = next(pages, (0, 0, b"", b""))
     yield header + content
     serial = PAGE_HEADER.unpack_from(header)[4]
     packets, old_pages = _read_header_packets(pages)
@@ -46,9 +47,8 @@ def iter_stream(source: BinaryIO, comments: bytes) -> Iterator[bytes]:
 
 def _read_header_packets(pages: Iterator[tuple[int, int, bytes, bytes]]) -> tuple[list[bytes], int]:
     """Returns the packets from the comment header up to the audio, and the number of pages that they fill."""
-    packets, packet, count = list[bytes](), bytearray(), 0
-    for _, _, header, content in pages:
-        count += 1
+    packets, packet = list[bytes](), bytearray()
+    for count, (_, _, header, content) in enumerate(pages, 1):
         position = 0
         for size in header[PAGE_HEADER.size :]:
             packet += content[position : position + size]
@@ -56,9 +56,16 @@ def _read_header_packets(pages: Iterator[tuple[int, int, bytes, bytes]]) -> tupl
             if size < MAX_SEGMENT_BYTES:
                 packets.append(bytes(packet))
                 packet.clear()
-        if packets and len(packets) >= next(n for magic, n in HEADER_PACKETS.items() if packets[0].startswith(magic)):
-            break
-    return packets, count
+        if packets and len(packets) >= _count_header_packets(packets[0]):
+            return packets, count
+    raise EOFError("the file ends within its header")
+
+
+def _count_header_packets(first: bytes) -> int:
+    for magic, count in HEADER_PACKETS.items():
+        if first.startswith(magic):
+            return count
+    raise ValueError("its comment header is damaged")
 
 
 def _paginate(packets: list[bytes], serial: int) -> Iterator[bytes]:

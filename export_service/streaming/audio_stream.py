@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator
+from contextlib import ExitStack
 from enum import Enum
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-from dgx_music.errors import Aborted, NotFound, OutOfRange
-from export_service.formats.reader import open_sequential
+from dgx_music.errors import Aborted, DataLoss, NotFound, OutOfRange
+from export_service.formats.reader import FinishedAudio, open_sequential
 from export_service.library.filesystem import translate_disk_errors
 from export_service.library.store import (
     AudioProperties,
@@ -70,7 +71,8 @@ class LiveAudio:
     async def blocks(self, start_frame: int) -> AsyncGenerator[bytes, None]:
         """Yields PCM from the given frame on, as it arrives.
 
-        Raises OutOfRange if the frame turns out to be past the end, Aborted if the attempt is aborted.
+        Raises OutOfRange if the frame turns out to be past the end, Aborted if the attempt is aborted, and DataLoss if
+        the spool was truncated.
         """
         recording, frame_bytes = self._recording, self.spec.channels * BYTES_PER_SAMPLE
         position = start_frame
@@ -82,7 +84,13 @@ class LiveAudio:
                     size = min(available, MAX_READ_BYTES // frame_bytes) * frame_bytes
                     with translate_disk_errors("reading the spool"):
                         pcm = await run_in_thread(_read_at, file, position * frame_bytes, size)
-                    position += len(pcm) // frame_bytes
+                    if len(pcm) < size:
+                        raise DataLoss(
+                            f"the spool ends after frame {position + len(pcm) // frame_bytes} of {recording.frames}; "
+                            "request the finished file with level FINAL",
+                            reason="SPOOL_DAMAGED",
+                        )
+                    position += size // frame_bytes
                     yield pcm
                 elif recording.is_fully_received:
                     validate_position(position, recording.frames, "start_frame", "frames")
@@ -143,7 +151,7 @@ class FinalAudio:
         block_frames = MAX_READ_BYTES // (self.spec.channels * BYTES_PER_SAMPLE)
         file = await run_in_thread(_open_at, self._path, start_frame)
         try:
-            while pcm := await run_in_thread(_read_frames, file, block_frames):
+            while pcm := await run_in_thread(_read_frames, self._path, file, block_frames):
                 yield pcm
         finally:
             file.close()
@@ -168,18 +176,19 @@ def _read_header(path: Path) -> tuple[AudioProperties, int]:
         return read_audio_properties(path), read_attempt(path)
 
 
-def _open_at(path: Path, frame: int) -> Any:
+def _open_at(path: Path, frame: int) -> FinishedAudio:
     """Opens the audio file, positioned at `frame`."""
-    with translate_file_errors(path):
-        file = open_sequential(path)
+    with translate_file_errors(path), ExitStack() as stack:
+        file = stack.enter_context(open_sequential(path))
         if file.format not in SEQUENTIAL_CONTAINERS:
             file.seek(frame)
-            return file
-        while frame:
-            frame -= len(file.read(min(frame, BLOCK_FRAMES), dtype="float32"))
+        else:
+            while frame and (count := len(file.read(min(frame, BLOCK_FRAMES)))):
+                frame -= count
+        stack.pop_all()
         return file
 
 
-def _read_frames(file: Any, frames: int) -> bytes:
-    samples = file.read(frames, dtype="float32", always_2d=True)
-    return bytes(samples.data)
+def _read_frames(path: Path, file: FinishedAudio, frames: int) -> bytes:
+    with translate_file_errors(path):
+        return bytes(file.read(frames).data)

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from dgx_music.errors import NotFound
+from dgx_music.errors import NotFound, Unavailable
 from dgx_music.limits import MAX_CHUNK_BYTES
 from export_service.library.filesystem import translate_disk_errors
 from export_service.streaming.audio_stream import validate_position
@@ -27,11 +27,19 @@ class Download:
         self._end = min(start_byte + byte_count, self.file_size_bytes) if byte_count else self.file_size_bytes
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
-        """Yields the range in chunks of at most 64 KiB; a single empty chunk if it is empty."""
+        """Yields the range in chunks of at most 64 KiB; a single empty chunk if it is empty.
+
+        Raises Unavailable if the file is truncated meanwhile.
+        """
         while True:
             with translate_disk_errors("reading the file"):
                 size = min(self._end - self._position, MAX_CHUNK_BYTES)
                 data = await run_in_thread(os.pread, self._file.fileno(), size, self._position)
+            if size and not data:
+                raise Unavailable(
+                    f"{self.name} became shorter while it was read: it ends after {self._position} bytes",
+                    reason="FILE_DAMAGED",
+                )
             yield data
             self._position += len(data)
             if self._position >= self._end:

@@ -2,7 +2,7 @@
 
 The file is named `<generation id>.<attempt>.pcm.part` until the mastered file is in the library, and then `.pcm`. Once
 all samples have arrived, `<generation id>.<attempt>.json` describes them, so that a failed export can be resumed, by
-this process or the next one. It is removed when the mastered file is in the library.
+this process or the next one. It is removed when the mastered file is in the library, unless that was converted.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pydantic import TypeAdapter
 from dgx_music.errors import NotFound
 from export_service.dsp.arrays import Samples
 from export_service.library.filesystem import make_private_folder
+from export_service.library.regular_files import is_regular_file, remove_leftover
 from service_runtime.audio.block_size import BLOCK_FRAMES
 from service_runtime.file_modes import open_private
 
@@ -62,7 +63,9 @@ class StoredSpool:
     size_bytes: int
     age_seconds: float
     received: ReceivedAudio | None
-    """None if the mastered file is in the library."""
+    """None if it is not described: the mastered file is in the library, and has the same sample rate and channels."""
+    is_finished: bool
+    """Whether the mastered file is known to be in the library."""
 
 
 class SpoolFolder:
@@ -75,22 +78,23 @@ class SpoolFolder:
         """Creates the folder and removes incomplete spools, and descriptions without a spool."""
         make_private_folder(self._folder)
         for part in self._folder.glob("*.part"):
-            name = STORED_NAME.fullmatch(part.name)
+            name = STORED_NAME.fullmatch(part.name) if is_regular_file(part) else None
             received = self.spool(name[1], int(name[2])).read_received() if name else None
-            if received is None or part.stat().st_size != received.size_bytes:
-                part.unlink()
+            if received is None or part.lstat().st_size != received.size_bytes:
+                remove_leftover(part)
         for description in self._folder.glob("*.json"):
-            if not description.with_suffix(".pcm.part").exists():
-                description.unlink()
+            samples = description.with_suffix(".pcm"), description.with_suffix(".pcm.part")
+            if not any(map(is_regular_file, samples)):
+                remove_leftover(description)
 
     def iter_stored(self) -> Iterator[StoredSpool]:
         """Yields the spools whose samples have all arrived."""
         for path in self._folder.iterdir():
-            if name := STORED_NAME.fullmatch(path.name):
+            if (name := STORED_NAME.fullmatch(path.name)) and is_regular_file(path):
                 status = path.stat()
                 age = max(0.0, time.time() - status.st_mtime)
-                received = self.spool(name[1], int(name[2])).read_received() if name[3] else None
-                yield StoredSpool(name[1], int(name[2]), status.st_size, age, received)
+                received = self.spool(name[1], int(name[2])).read_received()
+                yield StoredSpool(name[1], int(name[2]), status.st_size, age, received, is_finished=not name[3])
 
     def spool(self, generation_id: str, attempt: int) -> Spool:
         """Returns the spool of an attempt, whether or not its file exists."""
@@ -121,9 +125,14 @@ class Spool:
     def describe(self, received: ReceivedAudio) -> None:
         """Records that all samples have arrived. They are not synced: whoever resumes checks their hash."""
         part = self._description.with_name(self._description.name + ".part")
-        with open(part, "wb", opener=open_private) as file:
-            file.write(RECEIVED_AUDIO_JSON.dump_json(received))
-        part.rename(self._description)
+        try:
+            part.unlink(missing_ok=True)
+            with open(part, "xb", opener=open_private) as file:
+                file.write(RECEIVED_AUDIO_JSON.dump_json(received))
+            part.rename(self._description)
+        except OSError:
+            remove_leftover(part)
+            raise
 
     def read_received(self) -> ReceivedAudio | None:
         """Reads what `describe` recorded. Returns None if there is nothing, or nothing that can be read."""
@@ -149,13 +158,18 @@ class Spool:
             while size := file.readinto(block.data):
                 yield block[: size // block.strides[0]]
 
-    def finish(self) -> None:
-        """Records that the mastered file is in the library. The spool's age counts from now."""
+    def finish(self, *, keep_description: bool) -> None:
+        """Records that the mastered file is in the library. The spool's age counts from now.
+
+        The description must be kept if the file has another sample rate or other channels: the next process could not
+        tell otherwise what the samples are.
+        """
         self.close()
         if self._part.exists():
             self._part.rename(self._path)
         os.utime(self._path)
-        self._description.unlink(missing_ok=True)
+        if not keep_description:
+            self._description.unlink(missing_ok=True)
 
     def remove(self) -> None:
         """Removes the file, finished or not. Readers that have it open can read it to its end."""

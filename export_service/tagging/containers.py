@@ -27,7 +27,7 @@ DISCLOSURES = {
 }
 """Where the tags of each container disclose that a file is AI-generated."""
 MAGIC_BYTES = 12
-DAMAGE_ERRORS = (struct.error, ValueError, LookupError, StopIteration, InvalidArgument)
+DAMAGE_ERRORS = (struct.error, ValueError, LookupError, EOFError, StopIteration, InvalidArgument)
 """What the readers raise for tags that are not as they were written."""
 CHANNEL_MODES = {1: "mono", 2: "stereo"}
 

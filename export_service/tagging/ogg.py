@@ -18,6 +18,8 @@ PAGE_HEADER = struct.Struct("<4sBBqIIIB")
 """Capture pattern, version, type, granule position, serial number, page number, checksum, segments."""
 SERIAL_OFFSET, CHECKSUM_OFFSET = 14, 22
 CHECKSUM = struct.Struct("<I")
+TYPE_OFFSET, LAST_PAGE = 5, 4
+"""Of the type of a page, and its bit for the last page of a stream."""
 REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 ALL_ONES = 0xFFFF_FFFF
 COMMENT_PAGE = 1
@@ -60,6 +62,17 @@ def iter_pages(file: BinaryIO) -> Iterator[tuple[int, int, bytes, bytes]]:
         content = file.read(sum(lacing))
         yield start, page_number, header + lacing, content
         start += len(header) + len(lacing) + len(content)
+
+
+def check_pages(file: BinaryIO) -> None:
+    """Reads the whole file. Raises ValueError if a page is damaged or missing: decoders skip those without an error."""
+    header = b""
+    for expected, (start, page_number, header, content) in enumerate(iter_pages(file)):
+        page = header + content
+        if page_number != expected or CHECKSUM.unpack_from(page, CHECKSUM_OFFSET)[0] != compute_checksum(page):
+            raise ValueError(f"the Ogg page at byte {start} is damaged, or not the next")
+    if len(header) <= TYPE_OFFSET or not header[TYPE_OFFSET] & LAST_PAGE:
+        raise ValueError("its last Ogg page is missing")
 
 
 def read_comment_header(path: Path) -> bytes:

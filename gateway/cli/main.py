@@ -111,13 +111,14 @@ def _report(arguments: Sequence[str], error: Exception) -> int:
 
 def _fail(arguments: Sequence[str], line: str, status: int, code: str, reason: str) -> int:
     """Prints the error in the form that the arguments ask for, and returns the status."""
+    from service_runtime.printable_text import make_printable, shorten_text
+
+    line = shorten_text(line)
     if _has_flag("--json", arguments):
         from gateway.cli.session.command_errors import Failure
 
         print(Failure(line, status, code, reason).to_json(), file=sys.stderr)
     else:
-        from service_runtime.printable_text import make_printable
-
         print(make_printable(line if reason == INTERRUPTED[1] else f"error: {line}"), file=sys.stderr)
     return status
 

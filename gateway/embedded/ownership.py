@@ -20,8 +20,8 @@ import fcntl
 import json
 import os
 import re
-import shutil
 import socket
+import stat
 import tempfile
 import threading
 from abc import ABC, abstractmethod
@@ -34,6 +34,7 @@ from typing import Self, TypedDict
 from dgx_music.errors import FailedPrecondition, Unavailable
 from service_runtime.file_modes import make_data_dir, make_private_folder, open_private
 
+SOCKET_FOLDER_PREFIX = "dgx-music-"
 SOCKET_PATH_PATTERN = re.compile(r"[A-Za-z0-9/._-]{1,100}")
 """Paths that every system accepts for a Unix socket (at most 103 bytes) and that need no escaping in a gRPC address."""
 CONNECT_TIMEOUT_SECONDS = 5.0
@@ -206,6 +207,18 @@ def running_owner(data_dir: Path) -> str | None:
     return f"unix:{path}" if path is not None and _accepts_connections(path) else None
 
 
+def has_owner(data_dir: Path) -> bool:
+    """Returns whether a process owns this data directory now, without joining it, waiting or writing anything."""
+    try:
+        with (data_dir / "run" / "owner.lock").open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
 def _unusable(data_dir: Path, error: OSError) -> FailedPrecondition:
     way_out = "choose another folder with --data-dir or DGX_MUSIC_DATA_DIR"
     if error.errno == errno.ENOSPC:
@@ -258,13 +271,17 @@ def _choose_socket_path(run_folder: Path) -> Path:
     path = run_folder / "gateway.sock"
     if SOCKET_PATH_PATTERN.fullmatch(str(path)):
         return path
-    return Path(tempfile.mkdtemp(prefix="dgx-music-", dir="/tmp")) / "gateway.sock"
+    return Path(tempfile.mkdtemp(prefix=SOCKET_FOLDER_PREFIX, dir="/tmp")) / "gateway.sock"
 
 
 def _remove_socket(path: Path) -> None:
-    path.unlink(missing_ok=True)
-    if path.parent.name.startswith("dgx-music-"):
-        shutil.rmtree(path.parent, ignore_errors=True)
+    """Removes a socket, and the folder that was made for it. A record may be damaged: nothing else is ever removed."""
+    with suppress(OSError):
+        if stat.S_ISSOCK(path.lstat().st_mode):
+            path.unlink()
+    if path.parent.name.startswith(SOCKET_FOLDER_PREFIX):
+        with suppress(OSError):
+            path.parent.rmdir()
 
 
 def _accepts_connections(path: str) -> bool:

@@ -27,8 +27,9 @@ from gateway.http.request_bodies import (
     SpeechBody,
 )
 from gateway.http.request_limit import HEALTH_PATH, RequestLimit
+from gateway.http.web_pages import OwnHostsOnly
 from service_runtime.observability.logging import get_logger
-from service_runtime.rpc.binding import is_local
+from service_runtime.rpc.web_hosts import WebHosts
 
 log = get_logger(__name__)
 
@@ -43,18 +44,18 @@ MUSIC_PATHS: dict[str, type[RequestBody]] = {
 
 
 def build_application(
-    clients: GatewayClients, health: HealthEndpoint, *, is_local_only: bool, max_requests: int = 1024
+    clients: GatewayClients, health: HealthEndpoint, *, hosts: WebHosts | None, max_requests: int = 1024
 ) -> Starlette:
-    """Returns the application. `is_local_only`: it is bound to a loopback address, so no other host name is valid.
-    `max_requests` are served at once."""
+    """Returns the application. It answers to `hosts` only; to all if there are none. `max_requests` are served at
+    once."""
     models = ModelEndpoints(clients)
     middleware = [
         Middleware(RequestLog),
         Middleware(OneLengthOnly),
         Middleware(RequestLimit, max_requests=max_requests),
     ]
-    if is_local_only:
-        middleware.append(Middleware(LocalHostsOnly))
+    if hosts is not None:
+        middleware.append(Middleware(OwnHostsOnly, hosts=hosts))
     return Starlette(
         routes=[
             *(Route(path, MusicEndpoint(clients, body), methods=["POST"]) for path, body in MUSIC_PATHS.items()),
@@ -120,24 +121,4 @@ class OneLengthOnly:
             response = reject(400, "a request has a Content-Length or a Transfer-Encoding, not both", "two_lengths")
             response.headers["connection"] = "close"
             return await response(scope, receive, send)
-        return await self._app(scope, receive, send)
-
-
-class LocalHostsOnly:
-    """Refuses requests to another host name: they come from a web page whose host name was made to lead here (DNS
-    rebinding)."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            host = Headers(scope=scope).get("host", "")
-            if not is_local(host if host.rpartition(":")[2].isdecimal() else f"{host}:80"):
-                response = reject(
-                    421,
-                    f"this server is bound to a loopback address and does not answer to the host name {host!r}",
-                    "wrong_host",
-                )
-                return await response(scope, receive, send)
         return await self._app(scope, receive, send)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
+
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dgx_music.errors import ResourceExhausted
@@ -12,7 +14,8 @@ HEALTH_PATH = "/health"
 
 
 class RequestLimit:
-    """Refuses requests that are too many before they are read. Health is told all the same."""
+    """Refuses requests that are too many, or too many of one host, before they are read. Health is told all the
+    same."""
 
     def __init__(self, app: ASGIApp, max_requests: int) -> None:
         self._app = app
@@ -21,9 +24,10 @@ class RequestLimit:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] == HEALTH_PATH:
             return await self._app(scope, receive, send)
-        try:
-            self._budget.check()
-        except ResourceExhausted as error:
-            return await to_response(error)(scope, receive, send)
-        async with self._budget.occupy():
+        client = scope.get("client")
+        async with AsyncExitStack() as stack:
+            try:
+                await stack.enter_async_context(self._budget.occupy(client[0] if client else ""))
+            except ResourceExhausted as error:
+                return await to_response(error)(scope, receive, send)
             return await self._app(scope, receive, send)

@@ -54,6 +54,9 @@ FILE_FORMATS = {"wav": "wav-16", "aac": "m4a"}
 """Format of a response → the client's name of the file format, where that differs. Many players know WAV with 16 bits
 only."""
 
+MAX_DIGITS = 9
+"""Of a sample rate or a bit rate. Python refuses to convert thousands."""
+
 SPEECH_PCM = ResponseFormat("pcm", sample_rate=24_000, channels=1)
 """What OpenAI's clients expect of pcm: 16 bits, little-endian."""
 
@@ -69,10 +72,14 @@ def parse_output_format(text: str, pcm_channels: int | None) -> ResponseFormat:
     if text == "auto":
         return ResponseFormat("mp3")
     name, *numbers = text.split("_")
-    if name not in MEDIA_TYPES or len(numbers) not in (1, 2) or not all(number.isdecimal() for number in numbers):
+    if name not in MEDIA_TYPES or len(numbers) not in (1, 2) or not all(map(_is_number, numbers)):
         raise InvalidArgument(
             "output_format",
-            f'must be like "mp3_44100_128" with one of {", ".join(MEDIA_TYPES)}, or "auto", not {text!r}',
+            f'must be like "mp3_44100_128" with one of {", ".join(MEDIA_TYPES)}, or "auto", not {text[:60]!r}',
         )
     rate, bit_rate = (*map(int, numbers), None)[:2]
     return ResponseFormat(name, rate, pcm_channels if name == "pcm" else None, bit_rate)
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= MAX_DIGITS

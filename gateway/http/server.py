@@ -7,6 +7,8 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, cast
 
 import uvicorn
 
@@ -16,10 +18,13 @@ from gateway.http.application import build_application
 from gateway.http.config import HttpSettings
 from gateway.http.endpoints import HealthEndpoint
 from gateway.http.gateway_clients import GatewayClients
+from gateway.http.limited_protocol import MAX_HEAD_BYTES, ConnectionCount, LimitedProtocol
 from gateway.http.tls_context import build_tls_context
 from service_runtime.observability.logging import get_logger
-from service_runtime.rpc.binding import is_local, require_local_or_allowed, requires_tokens
+from service_runtime.rpc.binding import require_local_or_allowed, requires_tokens
+from service_runtime.rpc.load.transport_limits import raise_file_limit
 from service_runtime.rpc.probe import probe_credentials
+from service_runtime.rpc.web_hosts import WebHosts
 
 log = get_logger(__name__)
 
@@ -52,6 +57,7 @@ async def serve_http(gateway_address: str, settings: HttpSettings) -> AsyncItera
     address = settings.http_listen
     require_local_or_allowed(address, settings)
     tls_context = build_tls_context(settings) if settings.tls_certificate is not None else None
+    raise_file_limit()
     with _bind(address) as listener:
         clients = GatewayClients(gateway_address, requires_tokens(address, settings))
         health = HealthEndpoint(gateway_address, probe_credentials(settings))
@@ -60,9 +66,12 @@ async def serve_http(gateway_address: str, settings: HttpSettings) -> AsyncItera
                 build_application(
                     clients,
                     health,
-                    is_local_only=is_local(address),
+                    hosts=None if requires_tokens(address, settings) else WebHosts(settings),
                     max_requests=settings.max_concurrent_streams,
                 ),
+                http=cast(Any, partial(LimitedProtocol, ConnectionCount(settings.max_connections))),
+                ws="none",
+                h11_max_incomplete_event_size=MAX_HEAD_BYTES,
                 ssl_context_factory=(lambda config, default: tls_context) if tls_context else None,
                 timeout_graceful_shutdown=int(settings.grace_seconds),
                 timeout_keep_alive=KEEPALIVE_SECONDS,

@@ -13,6 +13,7 @@ from dgx_music.export.v1 import export_pb2_grpc
 from dgx_music.export.v1.export_pb2 import StreamAudioRequest, StreamAudioResponse
 from gateway.rpc.generation_watches import GenerationWatches
 from gateway.rpc.service_client import ServiceClient
+from service_runtime.validation import check_uuid
 
 DEFAULT_WAIT_SECONDS = 3600.0
 """How long to wait for audio if the request does not say."""
@@ -31,10 +32,11 @@ async def stream_audio(
     Raises NotFound immediately for an unknown id, and FailedPrecondition once the generation has failed or was
     cancelled.
     """
+    generation_id = check_uuid("generation_id", request.generation_id)  # Storage would name its own field.
     waiting = StreamAudioRequest()
     waiting.CopyFrom(request)
     waiting.wait_seconds = request.wait_seconds or DEFAULT_WAIT_SECONDS
-    async with watches.join(request.generation_id) as watch:
+    async with watches.join(generation_id) as watch:
         try:
             await watch.require_possible()
         except grpc.aio.AioRpcError as error:

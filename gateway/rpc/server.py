@@ -52,6 +52,7 @@ class MusicService:
         """Does nothing: the gateway has no work besides its calls."""
 
     async def stop(self) -> None:
+        await self._servicer.stop()
         for client in self._clients:
             await client.close()
 

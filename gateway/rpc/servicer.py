@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from typing import Any
 
 import grpc
@@ -11,7 +11,7 @@ import grpc.aio
 from structlog.contextvars import bind_contextvars
 
 from dgx_music.access.v1 import access_pb2 as access
-from dgx_music.errors import FailedPrecondition, InvalidArgument, Unavailable
+from dgx_music.errors import FailedPrecondition, InvalidArgument
 from dgx_music.export.v1 import export_pb2 as export
 from dgx_music.export.v1 import export_pb2_grpc
 from dgx_music.gateway.v1.gateway_pb2_grpc import MusicServiceServicer
@@ -22,6 +22,7 @@ from dgx_music.storage.v1 import storage_pb2 as storage
 from dgx_music.storage.v1 import storage_pb2_grpc
 from gateway.rpc.audio_proxy import stream_audio
 from gateway.rpc.file_cleanup import FileCleanup
+from gateway.rpc.file_deletion import FileDeletion
 from gateway.rpc.file_verification import verify_files
 from gateway.rpc.generation_watches import GenerationWatches
 from gateway.rpc.request_completion import RequestCompletion
@@ -45,6 +46,11 @@ class MusicServicer(MusicServiceServicer):
         self._completion = RequestCompletion(storage_client, export_client, generation_client)
         self._watches = GenerationWatches(storage_client)
         self._tag_editing = TagEditing(storage_client, export_client)
+        self._file_deletion = FileDeletion(export_client)
+
+    async def stop(self) -> None:
+        """Ends what goes on besides the calls."""
+        await self._file_deletion.stop()
 
     async def CreateGeneration(
         self, request: storage.CreateGenerationRequest, context: Context
@@ -163,10 +169,8 @@ class MusicServicer(MusicServiceServicer):
     ) -> storage.CancelGenerationResponse:
         response = await self._storage.call_unary(self._storage.stub.CancelGeneration, request)
         if response.generation.attempt:
-            # Samples of an export that failed are kept for the next attempt. While a worker exports, this is rejected,
-            # and the worker deletes them itself; if export does not answer, they expire.
-            with suppress(grpc.aio.AioRpcError, Unavailable):
-                await self._delete_file(request.id)
+            # An earlier attempt may have left a file or samples. A worker that exports deletes them, unless it is lost.
+            await self._file_deletion.delete_for_good(request.id)
         return response
 
     async def RetryGeneration(
@@ -195,21 +199,12 @@ class MusicServicer(MusicServiceServicer):
                 # A worker may claim it at any moment. The row is deleted first, by one statement that fails if it was
                 # claimed meanwhile, so that the files of a running attempt are left alone.
                 response = await self._storage.call_unary(self._storage.stub.DeleteGeneration, request)
-                await self._delete_file(request.id)
+                await self._file_deletion.delete_for_good(request.id)
             case _:
                 # The file is deleted first: if this fails halfway, the row is still there and the call can be repeated.
-                await self._delete_file(request.id)
+                await self._file_deletion.delete(request.id)
                 response = await self._storage.call_unary(self._storage.stub.DeleteGeneration, request)
         return response
-
-    async def _delete_file(self, generation_id: str) -> None:
-        try:
-            await self._export.call_unary(
-                self._export.stub.DeleteFile, export.DeleteFileRequest(generation_id=generation_id)
-            )
-        except grpc.aio.AioRpcError as error:
-            if error.code() is not grpc.StatusCode.NOT_FOUND:
-                raise
 
     async def ListModels(
         self, request: generation.ListModelsRequest, context: Context

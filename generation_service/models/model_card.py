@@ -18,7 +18,7 @@ UNKNOWN_LICENCE = "NOASSERTION"
 """SPDX's word for a licence that nobody has stated."""
 _SPDX_NAMES = {"mit": "MIT", "apache-2.0": "Apache-2.0", "bsd-3-clause": "BSD-3-Clause", "cc0-1.0": "CC0-1.0"}
 _MAX_CARD_BYTES = 1 << 20
-_FRONT_MATTER = re.compile(r"\A---\s*\n(.*?)\n---\s*(?:\n|\Z)", re.DOTALL)
+_FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?)\n---[ \t]*(?:\n|\Z)", re.DOTALL)
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9.-]+")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from generation_service.config import GenerationSettings
 from generation_service.models.published import PUBLISHED
+from service_runtime.validation import is_name
 
 INDEX_FILES = {
     "state_dict.bin": "audiocraft",
@@ -23,7 +24,8 @@ def installed_folders(settings: GenerationSettings) -> Iterator[tuple[str, Path]
     """The name and the folder of each model, the default one first. Of the same names, the first counts."""
     for folder in settings.model_folders:
         # Listed even if it is empty, so that the user sees what is wrong with it.
-        yield folder.resolve().name, folder
+        if is_name(name := folder.resolve().name):
+            yield name, folder
     local = local_folders(settings.data_dir / "models")
     for name, published in PUBLISHED.items():
         found = local.pop(name, None) or find_hub_snapshot(published.repository)
@@ -33,16 +35,22 @@ def installed_folders(settings: GenerationSettings) -> Iterator[tuple[str, Path]
 
 
 def local_folders(models: Path) -> dict[str, Path]:
-    """The models' folders in a folder, by name."""
+    """The models' folders in a folder, by name. None if it can't be read, and none with a name that no request could
+    have."""
     try:
-        return {folder.name: folder for folder in sorted(models.iterdir()) if find_layout(folder)}
-    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return {
+            folder.name: folder for folder in sorted(models.iterdir()) if is_name(folder.name) and find_layout(folder)
+        }
+    except OSError:
         return {}
 
 
 def find_layout(folder: Path) -> str:
     """The layout of a model's folder, in words, or "". Converted models are in transformers' files."""
-    return next((layout for file, layout in INDEX_FILES.items() if (folder / file).is_file()), "")
+    try:
+        return next((layout for file, layout in INDEX_FILES.items() if (folder / file).is_file()), "")
+    except OSError:  # Not allowed, for example.
+        return ""
 
 
 def weights_mtime_ns(folder: Path) -> int:

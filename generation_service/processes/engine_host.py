@@ -28,6 +28,7 @@ from generation_service.models.discovery import find_installed_models
 from generation_service.processes import messages
 from generation_service.processes.message_stream import MessageStream
 from generation_service.processes.messages import ErrorData
+from service_runtime.failpoints import failpoint
 from service_runtime.file_modes import limit_umask
 from service_runtime.observability.logging import configure_logging, get_logger
 from service_runtime.supervision import UnrecoverableError
@@ -164,6 +165,7 @@ class EngineHost:
             await handle.wait_until_started()
             self._stream.send(messages.Started(number, dict(handle.metadata), handle.sections, handle.sequence.timings))
             while (block := await handle.next_block()) is not None:
+                failpoint("engine.before_block")
                 self._stream.send(messages.Block(number, block))
         except Exception as failure:
             if not isinstance(failure, ServiceError):

@@ -228,6 +228,8 @@ class EngineLink:
                     self._request_ids.pop(handle.sequence, None)
                     handle.sequence.timings = timings or handle.sequence.timings
                     handle.on_finished(failure)
+            case _:
+                raise TypeError(f"unknown message {type(message).__name__}")
 
     async def _wait_for_exit(self) -> str:
         try:

@@ -11,6 +11,8 @@ from typing import Any, Self
 
 _HEADER = struct.Struct("<Q")
 """The length of the pickled object that follows, in bytes."""
+MAX_MESSAGE_BYTES = 1 << 32
+"""More than the longest melody. A damaged length would otherwise have memory filled."""
 
 
 class MessageStream:
@@ -33,13 +35,16 @@ class MessageStream:
             self._writer.writelines((_HEADER.pack(len(data)), data))
 
     async def receive(self) -> Any:
-        """Returns the next message. Raises EOFError once the other process has ended."""
+        """Returns the next message. Raises EOFError once the other process has ended, and whatever reading one raises
+        that is damaged."""
         try:
             (length,) = _HEADER.unpack(await self._reader.readexactly(_HEADER.size))
+            if length > MAX_MESSAGE_BYTES:
+                raise ValueError(f"a message of {length} bytes was announced")
             data = await self._reader.readexactly(length)
         except (asyncio.IncompleteReadError, ConnectionError) as error:
             raise EOFError("the other process has closed the connection") from error
-        return pickle.loads(data)
+        return pickle.loads(data)  # noqa: S301  # From a process of our own, see above.
 
     async def close(self) -> None:
         """Sends what is queued, and closes the socket."""

@@ -82,6 +82,7 @@ async def prepare_edit(
     source_id = fields["source_id"]
     source = SourceAudio(export, source_id, "edit", timeout_seconds)
     header = await source.read_header()
+    source = replace(source, attempt=header.attempt)
     rate, channels, frames = header.sample_rate_hz, header.channels, header.expected_frames
     start, end = (round(seconds * rate) for seconds in (edit.start_seconds, edit.end_seconds))
     kind = KINDS[edit.kind]

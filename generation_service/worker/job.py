@@ -25,6 +25,7 @@ from generation_service.worker.export_stream import ExportStream
 from generation_service.worker.job_audio import JobAudio, start_job_audio
 from generation_service.worker.job_failure import RETRYABLE_EXPORT_CODES, build_failure
 from generation_service.worker.lease import CALL_TIMEOUT_SECONDS, LEASE_LOST_CODES, Lease, LeaseLostReason
+from service_runtime.failpoints import failpoint
 from service_runtime.observability.logging import get_logger
 from service_runtime.observability.tracing import Attributes, Tracer
 
@@ -36,6 +37,8 @@ TRANSIENT_CODES = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDE
 """Status codes after which the same call to storage is retried."""
 INITIAL_DELAY_SECONDS, MAX_DELAY_SECONDS = 0.1, 2.0
 """The delays between such retries."""
+DELETION_PATIENCE_SECONDS = 60.0
+"""For how long the deletion of a file that nobody needs is retried while export is away."""
 MIN_CALL_TIMEOUT_SECONDS = 0.1
 """The timeout of a call that starts when the lease has almost expired."""
 
@@ -100,6 +103,8 @@ class Job:
             renewal_task.cancel()
             self._export_task.cancel()
             lost, exported = await asyncio.gather(renewal_task, self._export_task, return_exceptions=True)
+        if isinstance(lost, Exception) and not isinstance(exported, Exported):
+            exported = lost  # The attempt was ended because the renewal had failed unexpectedly.
         outcome = await self._report_outcome(exported, lost)
         seconds = time.monotonic() - self._started_at
         handle = self._handle
@@ -170,7 +175,9 @@ class Job:
         await stream.send_header(header)
         async for block in audio.blocks:
             for chunk in writer.chunks(converters.encode_pcm(block)):
+                failpoint("generation.before_chunk")
                 await stream.send_chunk(chunk)
+        failpoint("generation.before_end")
         self._has_sent_audio = True
         return Exported(header, await stream.finish(writer.end()))
 
@@ -179,9 +186,7 @@ class Job:
         if isinstance(exported, Exported):
             return await self._complete(exported)
         if isinstance(lost, LeaseLostReason):
-            if lost is LeaseLostReason.CANCELLED and self._has_sent_audio:
-                await self._delete_file()
-            return lost.value
+            return await self._end_without_lease(lost)
         return await self._fail(
             build_failure(exported, has_sent_audio=self._has_sent_audio, attempt=self._generation.attempt)
         )
@@ -190,36 +195,41 @@ class Job:
         request = converters.build_completion(
             self._generation, self._lease.token, exported, time.monotonic() - self._started_at
         )
+        failpoint("generation.before_complete")
         try:
             await self._call_with_retry(self._storage.CompleteGeneration, request)
         except grpc.aio.AioRpcError as error:
             if error.code() in LEASE_LOST_CODES:
-                return await self._end_without_lease()
+                return await self._end_without_lease(LeaseLostReason.STALE)
             if error.code() in TRANSIENT_CODES:
-                return LeaseLostReason.EXPIRED.value
+                return await self._end_without_lease(LeaseLostReason.EXPIRED)
             await self._delete_file()  # No database row will refer to it.
             message = f"storage rejected the completion: {read_error_details(error).message}"
             return await self._fail(storage_pb2.FailGenerationRequest(error_message=message))
+        failpoint("generation.after_complete")
         return "completed"
 
     async def _fail(self, failure: storage_pb2.FailGenerationRequest) -> str:
         log.warning("attempt_failed", error=failure.error_message, retryable=failure.retryable or failure.handed_back)
         failure.id, failure.lease_token = self._generation.id, self._lease.token
+        failpoint("generation.before_fail")
         try:
             await self._call_with_retry(self._storage.FailGeneration, failure)
         except grpc.aio.AioRpcError as error:
             if error.code() in LEASE_LOST_CODES:
-                return await self._end_without_lease()
+                return await self._end_without_lease(LeaseLostReason.STALE)
             # The lease will expire, and storage then gives the generation to another worker.
             log.warning("failure_report_failed", code=error.code().name, error=error.details())
         return "handed back" if failure.handed_back else "failed"
 
-    async def _end_without_lease(self) -> str:
-        """Deletes the audio if no other attempt needs it. Returns the outcome in words."""
-        if self._has_sent_audio and await self._is_cancelled():
+    async def _end_without_lease(self, lost: LeaseLostReason) -> str:
+        """Deletes the audio, also of an earlier attempt, if no other one needs it. Returns the outcome in words."""
+        may_have_file = self._has_sent_audio or self._generation.attempt > 1
+        if lost is not LeaseLostReason.CANCELLED and (not may_have_file or not await self._is_cancelled()):
+            return str(lost.value)
+        if may_have_file:
             await self._delete_file()
-            return LeaseLostReason.CANCELLED.value
-        return LeaseLostReason.STALE.value
+        return LeaseLostReason.CANCELLED.value
 
     async def _call_with_retry(self, method: Any, request: Any) -> None:
         """Calls storage, and retries transient errors until the lease expires. Raises AioRpcError."""
@@ -236,24 +246,40 @@ class Job:
             await asyncio.sleep(backoff.next_delay())
 
     async def _is_cancelled(self) -> bool:
-        """Whether the generation is cancelled or deleted, so that no other attempt needs its file."""
+        """Whether the generation is cancelled or deleted, so that no other attempt needs its file.
+
+        If storage can't be reached, waits for it for a while: the answer decides over a file.
+        """
         request = storage_pb2.GetGenerationRequest(id=self._generation.id)
-        try:
-            response = await self._storage.GetGeneration(request, timeout=CALL_TIMEOUT_SECONDS)
-        except grpc.aio.AioRpcError as error:
-            return error.code() is grpc.StatusCode.NOT_FOUND
-        return response.generation.state == storage_pb2.GENERATION_STATE_CANCELLED
+        backoff = Backoff(INITIAL_DELAY_SECONDS, MAX_DELAY_SECONDS)
+        gives_up_at = time.monotonic() + DELETION_PATIENCE_SECONDS
+        while True:
+            try:
+                response = await self._storage.GetGeneration(request, timeout=CALL_TIMEOUT_SECONDS)
+            except grpc.aio.AioRpcError as error:
+                if error.code() not in TRANSIENT_CODES or time.monotonic() >= gives_up_at:
+                    return error.code() is grpc.StatusCode.NOT_FOUND
+                log.info("deletion_delayed", code=error.code().name, error=error.details())
+                await asyncio.sleep(backoff.next_delay())
+            else:
+                return response.generation.state == storage_pb2.GENERATION_STATE_CANCELLED
 
     async def _delete_file(self) -> None:
         """Deletes the file, and the samples of an export that did not make one."""
         request = export_pb2.DeleteFileRequest(generation_id=self._generation.id)
         backoff = Backoff(INITIAL_DELAY_SECONDS, MAX_DELAY_SECONDS)
+        gives_up_at = time.monotonic() + DELETION_PATIENCE_SECONDS
         while True:
             try:
                 await self._export.DeleteFile(request, timeout=CALL_TIMEOUT_SECONDS)
             except grpc.aio.AioRpcError as error:
                 # Export may not have noticed yet that the call has been cancelled.
-                if error.code() is grpc.StatusCode.FAILED_PRECONDITION and backoff.next_seconds < MAX_DELAY_SECONDS:
+                is_busy = error.code() is grpc.StatusCode.FAILED_PRECONDITION
+                if is_busy and backoff.next_seconds < MAX_DELAY_SECONDS:
+                    await asyncio.sleep(backoff.next_delay())
+                    continue
+                if error.code() in TRANSIENT_CODES and time.monotonic() < gives_up_at:
+                    log.info("deletion_delayed", code=error.code().name, error=error.details())
                     await asyncio.sleep(backoff.next_delay())
                     continue
                 if error.code() is not grpc.StatusCode.NOT_FOUND:

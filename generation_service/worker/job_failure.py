@@ -41,9 +41,10 @@ def build_failure(error: BaseException, *, has_sent_audio: bool, attempt: int) -
         case UnrecoverableError():
             # The engine had already stopped when the job was claimed, so this does not count as an attempt.
             return storage_pb2.FailGenerationRequest(error_message=error.message, handed_back=True)
-        case Unavailable(reason=engine_client.ENGINE_LOST | engine_client.ENGINE_UNAVAILABLE) if (
-            attempt <= MAX_FREE_ATTEMPTS
-        ):
+        case Unavailable(reason=engine_client.ENGINE_UNAVAILABLE):
+            # No engine has had the job: all ended between the claim and now.
+            return storage_pb2.FailGenerationRequest(error_message=error.message, handed_back=True)
+        case Unavailable(reason=engine_client.ENGINE_LOST) if attempt <= MAX_FREE_ATTEMPTS:
             return storage_pb2.FailGenerationRequest(error_message=error.message, handed_back=True)
         case TooLarge():
             # The next attempt would not fit either. A user may retry on a server with more memory.

@@ -12,6 +12,7 @@ import grpc.aio
 
 from dgx_music.error_status import UNWRITABLE_REASONS, read_error_details
 from dgx_music.storage.v1 import storage_pb2, storage_pb2_grpc
+from service_runtime.failpoints import failpoint
 from service_runtime.observability.logging import get_logger
 
 log = get_logger(__name__)
@@ -87,6 +88,7 @@ class Lease:
                 return LeaseLostReason.EXPIRED
             stage, progress = current_progress()
             sent_at = time.monotonic()
+            failpoint("generation.before_renewal")
             try:
                 renewal = await self._storage.RenewLease(
                     storage_pb2.RenewLeaseRequest(

@@ -11,7 +11,7 @@ import grpc.aio
 import numpy as np
 
 from dgx_music.audio.v1 import audio_pb2
-from dgx_music.errors import DataLoss, InvalidArgument
+from dgx_music.errors import Aborted, DataLoss, InvalidArgument
 from dgx_music.export.v1 import export_pb2, export_pb2_grpc
 from dgx_music.pcm import PcmReader
 from dgx_music.response_stream import read_stream
@@ -30,6 +30,9 @@ class SourceAudio:
     source_id: str
     field: str
     timeout_seconds: float = FETCH_TIMEOUT_SECONDS
+    attempt: int | None = None
+    """The attempt at the source whose file is read; None for whichever is there. Reading another one raises Aborted, so
+    that no result has parts of two."""
 
     async def read_header(self) -> audio_pb2.AudioHeader:
         """Returns sample rate, channels and, as `expected_frames`, length of the file. Raises errors as `blocks`."""
@@ -37,6 +40,7 @@ class SourceAudio:
         try:
             async for part in read_stream(call):
                 if part.WhichOneof("part") == "header":
+                    self._require_attempt(part.header)
                     return part.header
         except grpc.aio.AioRpcError as error:
             raise self._translate(error) from error
@@ -58,8 +62,8 @@ class SourceAudio:
         Sample rate and channels are those of the file unless given; both numbers of frames count at that rate.
         `last_seconds` reads only the end, and excludes them.
 
-        Raises InvalidArgument if export has no finished audio of the source; DataLoss if the audio does not arrive
-        completely; AioRpcError with any other error of export.
+        Raises InvalidArgument if export has no finished audio of the source; Aborted if that is of another attempt;
+        DataLoss if the audio does not arrive completely; AioRpcError with any other error of export.
         """
         if frames == 0:
             return
@@ -73,6 +77,7 @@ class SourceAudio:
             async for part in read_stream(call):
                 match part.WhichOneof("part"):
                     case "header":
+                        self._require_attempt(part.header)
                         reader = PcmReader(part.header)
                     case "chunk" if reader is not None:
                         pcm = reader.accept(part.chunk)
@@ -112,6 +117,13 @@ class SourceAudio:
     ) -> grpc.aio.UnaryStreamCall[export_pb2.StreamAudioRequest, export_pb2.StreamAudioResponse]:
         request.generation_id, request.level = self.source_id, audio_pb2.AUDIO_LEVEL_FINAL
         return self.export.StreamAudio(request, timeout=time_left(self.timeout_seconds))
+
+    def _require_attempt(self, header: audio_pb2.AudioHeader) -> None:
+        if self.attempt is not None and header.attempt != self.attempt:
+            raise Aborted(
+                f"{self.field}.source_id: the file of {self.source_id} was replaced while it was read; retry",
+                reason="SOURCE_REPLACED",
+            )
 
     def _translate(self, error: grpc.aio.AioRpcError) -> Exception:
         if error.code() is grpc.StatusCode.NOT_FOUND:

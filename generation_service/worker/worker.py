@@ -16,10 +16,12 @@ from dgx_music.errors import Unavailable
 from dgx_music.export.v1 import export_pb2, export_pb2_grpc
 from dgx_music.storage.v1 import storage_pb2, storage_pb2_grpc
 from generation_service.config import GenerationSettings
+from generation_service.engine.failures import format_error
 from generation_service.processes.engine_pool import EnginePool
 from generation_service.worker.backoff import Backoff
 from generation_service.worker.job import TRANSIENT_CODES, Job
 from generation_service.worker.lease import CALL_TIMEOUT_SECONDS
+from service_runtime.failpoints import failpoint
 from service_runtime.observability.logging import get_logger
 from service_runtime.supervision import UnrecoverableError
 
@@ -32,6 +34,13 @@ CLAIM_TIMEOUT_MARGIN_SECONDS = 5.0
 INITIAL_DELAY_SECONDS, MAX_DELAY_SECONDS = 1.0, 10.0
 """The delays after failed claims."""
 DELAY_JITTER = 0.5
+REJECTION_CODES = (
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.UNAUTHENTICATED,
+    grpc.StatusCode.PERMISSION_DENIED,
+    grpc.StatusCode.UNIMPLEMENTED,
+)
+"""Status codes of a claim after which the same claim would fail again: the service token is wrong, for example."""
 
 
 class Worker:
@@ -56,15 +65,23 @@ class Worker:
         engine.on_capacity_changed(self._slots_changed.set)
         self._jobs: dict[asyncio.Task[None], Job] = {}
         self._claim_task: asyncio.Task[None] | None = None
+        self._claim_problem = ""
+        """Why the last claim failed, unless that was an outage; empty if it has not."""
 
     def start(self) -> None:
         """Starts claiming jobs."""
         self._claim_task = asyncio.create_task(self._claim_loop())
 
     def check(self) -> None:
-        """Raises Unavailable if the worker has stopped claiming jobs."""
+        """Raises Unavailable if the worker has stopped claiming jobs, or can't."""
         if self._claim_task is None or self._claim_task.done():
             raise Unavailable("the worker has stopped claiming jobs", reason="WORKER_STOPPED")
+        if self._claim_problem:
+            raise Unavailable(
+                f"the worker can't claim jobs: {self._claim_problem}",
+                reason="WORKER_STOPPED",
+                retry_after_seconds=MAX_DELAY_SECONDS,
+            )
 
     async def drain(self, grace_seconds: float) -> None:
         """Stops claiming, lets running jobs finish for `grace_seconds`, and hands the remaining ones back."""
@@ -93,21 +110,29 @@ class Worker:
             try:
                 self._engine.check()
                 claim = await self._claim()
+                if claim.HasField("generation"):
+                    failpoint("generation.after_claim")
+                    self._start_job(claim)
             except UnrecoverableError:
                 return  # This process cannot generate any more; leave the jobs to other workers.
-            except (Unavailable, grpc.aio.AioRpcError) as error:
-                if not is_failing:
-                    problem = error.details() if isinstance(error, grpc.aio.AioRpcError) else error.message
-                    log.warning("claim_failed", worker=self.id, error=problem)
-                is_failing = True
-                await asyncio.sleep(backoff.next_delay())
+            except Unavailable as error:
+                problem, is_lasting = error.message, False
+            except grpc.aio.AioRpcError as error:
+                problem, is_lasting = read_error_details(error).message, error.code() in REJECTION_CODES
+            except Exception as error:
+                problem, is_lasting = format_error(error), True
+                if not self._claim_problem:
+                    log.error("unexpected_error", worker=self.id, exc_info=error)
+            else:
+                if is_failing:
+                    log.info("claiming_resumed", worker=self.id)
+                    backoff.reset()
+                is_failing, self._claim_problem = False, ""
                 continue
-            if is_failing:
-                log.info("claiming_resumed", worker=self.id)
-                is_failing = False
-                backoff.reset()
-            if claim.HasField("generation"):
-                self._start_job(claim)
+            if not is_failing:
+                log.warning("claim_failed", worker=self.id, error=problem)
+            is_failing, self._claim_problem = True, problem if is_lasting else ""
+            await asyncio.sleep(backoff.next_delay())
 
     async def _wait_for_slot(self) -> None:
         while len(self._jobs) >= min(self._engine.capacity, self._settings.worker_slots or self._engine.capacity):
@@ -117,6 +142,7 @@ class Worker:
     async def _claim(self) -> storage_pb2.ClaimGenerationResponse:
         """Returns a claimed job, or none. Raises AioRpcError if storage or export can't be reached."""
         await self._require_export()
+        failpoint("generation.before_claim")
         request = storage_pb2.ClaimGenerationRequest(
             worker_id=self.id,
             model_names=await self._engine.catalog.refresh_names(),

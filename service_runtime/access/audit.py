@@ -17,6 +17,7 @@ from dgx_music.errors import FailedPrecondition
 from service_runtime.access.caller import Caller, Scope
 from service_runtime.file_modes import open_private
 from service_runtime.observability.logging import get_logger
+from service_runtime.observability.repeated_events import RepeatedEvents
 
 log = get_logger(__name__)
 
@@ -49,6 +50,7 @@ class AuditLog:
         """Raises FailedPrecondition, which names the setting, if the file can't be written."""
         self._file = None if file is None else file.expanduser()
         self._thread: ThreadPoolExecutor | None = None
+        self._strangers = RepeatedEvents()
         if self._file is not None:
             try:
                 self._append("")
@@ -60,7 +62,12 @@ class AuditLog:
             self._thread = ThreadPoolExecutor(1, "audit-log")  # One, which keeps the lines in order.
 
     def record(self, method: str, caller: Caller | None, host: str, ids: list[str], code: str) -> None:
-        """Adds a line. `caller` is None if who called is unknown, because its token was missing or not valid."""
+        """Adds a line. `caller` is None if who called is unknown, because its token was missing or not valid: of such
+        calls, which anyone may make without end, each method has one line in a while, which says how many it had
+        not."""
+        skipped = 0 if caller else self._strangers.admit(method)
+        if skipped is None:
+            return
         fields: dict[str, Any] = {
             "method": method,
             "code": code,
@@ -70,6 +77,8 @@ class AuditLog:
             "host": host,
             "ids": ids,
         }
+        if skipped:
+            fields["not_logged"] = skipped
         log.info("audit", **fields)
         if self._thread is not None:
             time = datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -14,7 +14,8 @@ PREFIX = "dgxm"
 
 _ID_CHARACTERS, _ID_LENGTH = string.ascii_lowercase + string.digits, 8
 _SECRET_BYTES = 32
-_TOKEN = re.compile(rf"{PREFIX}_(?P<id>[a-z0-9]{{{_ID_LENGTH}}})_[A-Za-z0-9_-]{{43}}")
+_ID = re.compile(rf"[a-z0-9]{{{_ID_LENGTH}}}")
+_TOKEN = re.compile(rf"{PREFIX}_(?P<id>{_ID.pattern})_[A-Za-z0-9_-]{{43}}")
 """32 bytes are 43 characters of base64url."""
 
 MALFORMED_TOKEN = "TOKEN_MALFORMED"
@@ -25,6 +26,11 @@ def create_token() -> tuple[str, str]:
     """Returns a new token's id and the token itself, which is random and unguessable."""
     token_id = "".join(secrets.choice(_ID_CHARACTERS) for _ in range(_ID_LENGTH))
     return token_id, f"{PREFIX}_{token_id}_{secrets.token_urlsafe(_SECRET_BYTES)}"
+
+
+def is_token_id(text: str) -> bool:
+    """Returns whether a token could have this id."""
+    return _ID.fullmatch(text) is not None
 
 
 def read_token_id(token: str) -> str:

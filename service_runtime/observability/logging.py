@@ -14,6 +14,9 @@ from service_runtime.printable_text import make_printable
 
 UUID_CHARACTERS = 36
 
+_TRACEBACKS = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+"""Of JSON. The local variables of the functions would show prompts, tokens and passwords."""
+
 _configuration = "info", "json"
 
 
@@ -36,7 +39,7 @@ def configure_logging(level: str, log_format: str, stream: TextIO | None = None,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     renderer: list[structlog.typing.Processor] = (
-        [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        [structlog.processors.ExceptionRenderer(_TRACEBACKS), structlog.processors.JSONRenderer()]
         if log_format == "json"
         else [
             _make_values_printable,

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import groupby
+from socketserver import TCPServer, ThreadingMixIn
 from typing import Any, Protocol
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from dgx_music.errors import FailedPrecondition
 from service_runtime.observability.logging import get_logger
 from service_runtime.observability.metrics import Counter, Distribution, Histogram, Instrument, Reading
 
 log = get_logger(__name__)
+
+MAX_SCRAPES = 8
+"""Requests that are answered at a time. A thread serves each."""
+REQUEST_SECONDS = 5.0
+"""How long a request may take to arrive."""
 
 ReadMetrics = Callable[[], Iterable[Reading]]
 
@@ -25,8 +34,11 @@ class MetricsEndpoint(Protocol):
 
 
 @contextmanager
-def metrics_endpoint(port: int | None, host: str = "127.0.0.1") -> Iterator[MetricsEndpoint | None]:
-    """Serves metrics on the port while the block runs. Yields None if `port` is None.
+def metrics_endpoint(
+    port: int | None, host: str = "127.0.0.1", accepts_host: Callable[[str], bool] = lambda name: True
+) -> Iterator[MetricsEndpoint | None]:
+    """Serves metrics on the port while the block runs, to requests whose Host header is accepted. Yields None if `port`
+    is None.
 
     Raises FailedPrecondition if it can't bind to the port on that host, e.g. because another process has.
     """
@@ -89,7 +101,7 @@ def metrics_endpoint(port: int | None, host: str = "127.0.0.1") -> Iterator[Metr
             registry.register(ReadingCollector(read_metrics))
 
     try:
-        server, thread = prometheus_client.start_http_server(port, host, registry=registry)
+        server = _build_server(host, port, prometheus_client.make_wsgi_app(registry), accepts_host)
     except OSError as error:
         raise FailedPrecondition(
             f"cannot serve metrics on {host}:{port}: {error.strerror}; set DGX_MUSIC_METRICS_PORT to another port",
@@ -100,6 +112,8 @@ def metrics_endpoint(port: int | None, host: str = "127.0.0.1") -> Iterator[Metr
     for instrument, metric in attached:
         instrument.attach(metric)
     log.info("serving_metrics", address=f"http://{host}:{server.server_port}/metrics")
+    thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
+    thread.start()
     try:
         yield Endpoint()
     finally:
@@ -108,3 +122,62 @@ def metrics_endpoint(port: int | None, host: str = "127.0.0.1") -> Iterator[Metr
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def _build_server(host: str, port: int, page: Any, accepts_host: Callable[[str], bool]) -> WSGIServer:
+    """Returns a server that is bound. Raises OSError if that is not possible."""
+
+    class Server(_BoundedServer):
+        address_family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+
+    def answer(environ: dict[str, Any], start_response: Any) -> Any:
+        if accepts_host(environ.get("HTTP_HOST", "")):
+            return page(environ, start_response)
+        start_response("421 Misdirected Request", [("Content-Type", "text/plain; charset=utf-8")])
+        return [b"this server does not answer to that host name; add it to DGX_MUSIC_ALLOWED_HOSTS\n"]
+
+    return make_server(host, port, answer, Server, _Handler)
+
+
+class _BoundedServer(ThreadingMixIn, WSGIServer):
+    """Serves a few requests at a time, each in a thread; further ones wait until the system refuses them."""
+
+    daemon_threads = True
+
+    def __init__(self, *arguments: Any) -> None:
+        self._places = threading.BoundedSemaphore(MAX_SCRAPES)
+        super().__init__(*arguments)
+
+    def server_bind(self) -> None:
+        TCPServer.server_bind(self)  # HTTPServer's would look the host up in the DNS, which may take seconds.
+        self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]
+        self.setup_environ()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if not self._places.acquire(timeout=REQUEST_SECONDS):
+            self.shutdown_request(request)
+            return
+        super().process_request(request, client_address)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        # The handler's own timeout is that of each byte.
+        timer = threading.Timer(REQUEST_SECONDS, self._end_request, [request])
+        timer.start()
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            timer.cancel()
+            self._places.release()
+
+    @staticmethod
+    def _end_request(request: socket.socket) -> None:
+        with suppress(OSError):  # It has just ended.
+            request.shutdown(socket.SHUT_RD)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Says nothing of a client that leaves or is too slow."""
+
+
+class _Handler(WSGIRequestHandler):
+    def log_message(self, format: str, *arguments: Any) -> None:
+        """Logs nothing."""

@@ -20,11 +20,14 @@ from service_runtime.observability.logging import bind_generation_id, get_logger
 from service_runtime.observability.repeated_events import RepeatedEvents
 from service_runtime.observability.tracing import end_call, start_call
 from service_runtime.rpc import deadlines
+from service_runtime.rpc.request_decoding import Undecodable, decode_or_refuse
 
 log = get_logger(__name__)
 
 _refusals = RepeatedEvents()
-"""Of RESOURCE_EXHAUSTED: an overloaded server refuses thousands of calls a minute."""
+"""An overloaded server refuses thousands of calls a minute, and a stranger may have as many refused as it likes."""
+
+REPEATED_CODES = "RESOURCE_EXHAUSTED", "UNAUTHENTICATED"
 
 if TYPE_CHECKING:
     from service_runtime.method_wrapping import Context, Continuation, Handler
@@ -52,13 +55,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if handler is None:  # There is no such method; gRPC itself answers UNIMPLEMENTED.
             return handler
         name = handler_call_details.method
+        decode = decode_or_refuse(handler)
         if not self._is_measured:
-            return wrap_method(handler, lambda request, context: _CallScope(name, context, request, None))
+            return wrap_method(handler, lambda request, context: _CallScope(name, context, request, None), decode)
         metrics = self._find_metrics(name, handler)
         return wrap_method(
             handler,
             lambda request, context: _CallScope(name, context, request, metrics),
-            metrics.count_received(handler.request_deserializer),
+            metrics.count_received(decode),
             metrics.count_sent(handler.response_serializer),
         )
 
@@ -78,13 +82,15 @@ class _CallScope:
         self._method, self._context, self._metrics = method, context, metrics
         self._started_at = time.monotonic()
         self._code = "OK"
+        self._request = request
         bind_generation_id(request)
         self._span = start_call(method, context.invocation_metadata)
         if metrics is not None:
             metrics.count_started()
 
     async def __aenter__(self) -> None:
-        return None
+        if isinstance(self._request, Undecodable):
+            await self.__aexit__(None, self._request.error, None)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -104,9 +110,10 @@ class _CallScope:
                 self._code = _code_name(self._context.code())
             case ServiceError():
                 self._code = error.code
-                if (fields := self._rejection_fields(error.reason, error.message)) is not None:
+                refusal = to_status(error)
+                if (fields := self._rejection_fields(error.reason, refusal.message)) is not None:
                     log.info("rejected", **fields)
-                await self._context.abort_with_status(rpc_status.to_status(to_status(error)))
+                await self._context.abort_with_status(rpc_status.to_status(refusal))
             case grpc.aio.AioRpcError():
                 # The status of a downstream service is passed on unchanged.
                 self._code = error.code().name
@@ -131,7 +138,7 @@ class _CallScope:
     def _rejection_fields(self, reason: str, message: str) -> dict[str, Any] | None:
         """Returns what to log; None if one like it was just logged."""
         fields = {"method": self._method, "code": self._code, "reason": reason, "error": message}
-        if self._code != "RESOURCE_EXHAUSTED":
+        if self._code not in REPEATED_CODES:
             return fields
         skipped = _refusals.admit((self._method, reason))
         return None if skipped is None else fields | ({"not_logged": skipped} if skipped else {})

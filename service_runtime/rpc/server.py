@@ -27,10 +27,13 @@ from service_runtime.rpc.binding import (
 from service_runtime.rpc.call_interceptor import CallInterceptor
 from service_runtime.rpc.health.health_monitor import HealthMonitor
 from service_runtime.rpc.health.health_servicer import HealthServicer
+from service_runtime.rpc.health.systemd_notifier import reporting_to_systemd
 from service_runtime.rpc.load.accepting_server import build_server
-from service_runtime.rpc.load.load_limit import LoadLimit
+from service_runtime.rpc.load.load_limit import LoadLimit, max_calls_of_connection
+from service_runtime.rpc.load.transport_limits import build_transport_options, raise_file_limit
 from service_runtime.rpc.service import MetricsProvider, Service
 from service_runtime.rpc.stop_signal import stop_signal
+from service_runtime.rpc.web_hosts import WebHosts
 from service_runtime.settings import Settings
 
 log = get_logger(__name__)
@@ -68,6 +71,7 @@ async def serve_services(
     for address in listeners:
         require_local_or_allowed(address, settings)
     require_local_metrics_or_allowed(settings)
+    raise_file_limit()
     credentials = {
         address: None if address.startswith(UNIX_PREFIX) else build_server_credentials(settings)
         for address in listeners
@@ -75,7 +79,7 @@ async def serve_services(
     access = ServerAccess(services, settings)
     health_servicer = HealthServicer()
     load_limit = LoadLimit(settings, [service.full_name for service in services])
-    with metrics_endpoint(settings.metrics_port, settings.metrics_host) as metrics:
+    with metrics_endpoint(settings.metrics_port, settings.metrics_host, WebHosts(settings).accept_host) as metrics:
         servers: list[grpc.aio.Server] = []
         started: list[Service] = []
         monitor: asyncio.Task[None] | None = None
@@ -101,7 +105,8 @@ async def serve_services(
             await health_monitor.check_all()
             monitor = asyncio.create_task(health_monitor.run())
             log.info("serving", addresses=bound, services=[service.full_name for service in services])
-            yield bound
+            async with reporting_to_systemd():
+                yield bound
         finally:
             if monitor is not None:
                 monitor.cancel()
@@ -137,7 +142,8 @@ def _build_server(
     settings: Settings,
     interceptors: Sequence[grpc.aio.ServerInterceptor],
 ) -> grpc.aio.Server:
-    server = build_server(interceptors, SERVER_OPTIONS)
+    max_streams = max_calls_of_connection(settings, [service.full_name for service in services])
+    server = build_server(interceptors, [*SERVER_OPTIONS, *build_transport_options(settings, max_streams)])
     for service in services:
         service.add_to(server)
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)

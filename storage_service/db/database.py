@@ -8,27 +8,28 @@ another transaction wrote in between.
 from __future__ import annotations
 
 import select
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
 from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, InvalidatePoolError, OperationalError
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import StaticPool
 
-from dgx_music.errors import FailedPrecondition, ServiceError, Unavailable
+from dgx_music.errors import FailedPrecondition
 from service_runtime.failpoints import failpoint
 from service_runtime.file_modes import make_data_dir
 from service_runtime.optional_deps import install_extra_command
+from storage_service.database_url import parse_url
 from storage_service.db.clock import register_clock
+from storage_service.db.error_translation import translate_error, unavailable
+from storage_service.db.open_files import OpenFiles
 from storage_service.db.sqlite import (
     create_file,
-    error_code,
     journal_mode,
     set_journal_mode,
     sqlite3,
@@ -37,10 +38,11 @@ from storage_service.db.sqlite import (
 from storage_service.db.types import LazyJsonObject, encode_json
 from storage_service.events.changes import get_recorded_changes
 
-_JSON_OPTIONS: dict[str, Any] = {"json_serializer": encode_json, "json_deserializer": LazyJsonObject}
-
-RETRY_AFTER_SECONDS = 1.0
-"""How long a caller should wait before it retries after the database did not answer."""
+_ENGINE_OPTIONS: dict[str, Any] = {
+    "json_serializer": encode_json,
+    "json_deserializer": LazyJsonObject,
+    "hide_parameters": True,  # An error's text gets into logs, and the parameters of a statement may be prompts.
+}
 
 _PAGE_BYTES = 8192
 """SQLite's default of 4096 holds only three generations per page, and a quarter of each page stays empty."""
@@ -48,39 +50,6 @@ _PAGE_BYTES = 8192
 _MAX_JOURNAL_BYTES = 16 << 20
 """SQLite truncates a larger journal to this size. Twice what a WAL grows to between two checkpoints: commits to a WAL
 that was truncated and grows again take up to a third longer."""
-
-_POSTGRES_LOCK_TIMEOUT, _POSTGRES_DISK_FULL = "55P03", "53100"
-
-_SQLITE_UNWRITABLE = {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}
-
-_SHARED_MEMORY_BYTES = 32 << 10
-"""The size in which SQLite extends the shared memory of a WAL."""
-
-
-def parse_url(url: str | URL) -> URL:
-    """Parses a database URL and sets the driver. Raises FailedPrecondition if the URL is not valid."""
-    try:
-        parsed = make_url(url)
-    except ArgumentError:
-        parsed = None
-    if parsed is not None and parsed.drivername in ("postgres", "postgresql", "postgresql+psycopg"):
-        return parsed.set(drivername="postgresql+psycopg")
-    if parsed is not None and parsed.drivername in ("sqlite", "sqlite+pysqlite"):
-        return parsed.set(drivername="sqlite")
-    # The URL itself is not part of the message because it may contain a password.
-    raise FailedPrecondition(
-        "the database URL (DGX_MUSIC_DATABASE_URL) must be sqlite:///PATH or postgresql://USER@HOST/DATABASE",
-        reason="DATABASE_URL_INVALID",
-        metadata={"field": "database_url"},
-    )
-
-
-class DamagedDatabase(FailedPrecondition):
-    """The file is not a SQLite database, or is corrupt."""
-
-
-class UnwritableDatabase(Unavailable):
-    """The disk is full, fails or is read-only: nothing can be recorded until that is repaired."""
 
 
 class Database:
@@ -90,6 +59,7 @@ class Database:
         self.url = parse_url(url)
         self.busy_timeout_seconds = busy_timeout_seconds
         self.is_sqlite = self.url.drivername == "sqlite"
+        self._files: OpenFiles | None = None
         self.engine = self._sqlite_engine() if self.is_sqlite else self._postgres_engine(connections)
         self._write_engine = self.engine.execution_options(is_write=True)
 
@@ -135,15 +105,20 @@ class Database:
 
     @contextmanager
     def _translate_errors(self) -> Iterator[None]:
+        if self._files is not None:
+            self._files.check()
         try:
             yield
         except PoolTimeout as error:
-            raise _unavailable("all connections to the database are in use") from error
+            raise unavailable("all connections to the database are in use") from error
         except DBAPIError as error:
-            translated = _translate_error(error, Path(str(self.url.database)).parent)
+            translated = translate_error(error, Path(str(self.url.database)).parent)
             if translated is None:
                 raise
             raise translated from error
+        finally:
+            if self._files is not None:
+                self._files.record()
 
     def _sqlite_engine(self) -> Engine:
         in_memory = self.url.database in (None, "", ":memory:")
@@ -153,13 +128,17 @@ class Database:
             self.url,
             module=sqlite3,
             connect_args={"check_same_thread": False, "timeout": self.busy_timeout_seconds},
-            **_JSON_OPTIONS,
+            **_ENGINE_OPTIONS,
             **options,
         )
         if not in_memory:
             _create_folder(folder)
-            event.listen(engine, "do_connect", lambda *_: create_file(Path(str(self.url.database))))
+            path, files = Path(str(self.url.database)), OpenFiles(Path(str(self.url.database)))
+            self._files = files
+            event.listen(engine, "do_connect", lambda *_: create_file(path))
             event.listen(engine, "connect", lambda connection, _: _configure_sqlite_file(connection, folder))
+            event.listen(engine, "connect", lambda *_: files.add_connection())
+            event.listen(engine, "close", lambda *_: files.remove_connection())
         event.listen(engine, "connect", _configure_sqlite_connection)
         event.listen(engine, "begin", _begin_sqlite_transaction)
         return engine
@@ -171,7 +150,7 @@ class Database:
                 pool_size=connections,
                 max_overflow=0,
                 pool_timeout=self.busy_timeout_seconds,
-                **_JSON_OPTIONS,
+                **_ENGINE_OPTIONS,
                 connect_args={
                     "connect_timeout": max(2, round(self.busy_timeout_seconds)),  # libpq treats 1 as 2.
                     "options": f"-c lock_timeout={round(self.busy_timeout_seconds * 1000)}",
@@ -246,48 +225,3 @@ def _begin_sqlite_transaction(connection: Connection) -> None:
     options = connection.get_execution_options()
     if options.get("begins_transaction", True):
         connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get("is_write", False) else "BEGIN")
-
-
-def _translate_error(error: DBAPIError, folder: Path) -> ServiceError | None:
-    """Returns the error to raise for a driver's error, or None if it is a bug of ours, such as invalid SQL.
-
-    `folder` is that of a SQLite database.
-    """
-    original = error.orig
-    if isinstance(original, sqlite3.Error):
-        code = error_code(original)
-        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            return _unavailable("the database is locked by another process", reason="DATABASE_LOCKED")
-        if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
-            problem = f"the database is damaged: {original}; restore a backup with: dgx-music db restore FILE"
-            return DamagedDatabase(problem, reason="DATABASE_DAMAGED")
-        if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and _is_full(folder)):
-            return _unwritable(f"the database's disk is full: {folder}; free up space", "DISK_FULL")
-        if code in _SQLITE_UNWRITABLE:
-            return _unwritable(f"the database is unavailable: {original}; check its disk and its access rights")
-        return None
-    sqlstate = getattr(original, "sqlstate", None)
-    if sqlstate == _POSTGRES_LOCK_TIMEOUT:
-        return _unavailable("the database is locked by another process", reason="DATABASE_LOCKED")
-    if sqlstate == _POSTGRES_DISK_FULL:
-        return _unwritable("the disk of the database server is full; free up space there", "DISK_FULL")
-    # Lost or refused connections, deadlocks: errors that may be temporary.
-    if isinstance(error, OperationalError):
-        return _unavailable(f"the database is unavailable: {str(original).partition(chr(10))[0]}")
-    return None
-
-
-def _is_full(folder: Path) -> bool:
-    """Returns whether there is no room for what SQLite writes at once. It reports some full disks as I/O errors."""
-    try:
-        return shutil.disk_usage(folder).free < _SHARED_MEMORY_BYTES
-    except OSError:
-        return False
-
-
-def _unavailable(problem: str, reason: str = "DATABASE_UNAVAILABLE") -> Unavailable:
-    return Unavailable(f"{problem}; try again later", reason=reason, retry_after_seconds=RETRY_AFTER_SECONDS)
-
-
-def _unwritable(problem: str, reason: str = "DATABASE_UNAVAILABLE") -> UnwritableDatabase:
-    return UnwritableDatabase(problem, reason=reason, retry_after_seconds=RETRY_AFTER_SECONDS)

@@ -24,7 +24,6 @@ from storage_service.db.upsert import dialect_name
 from storage_service.domain.page_tokens import (
     decode_page_token,
     hash_filters,
-    parse_text,
     parse_timestamp,
     split_page,
 )
@@ -103,17 +102,25 @@ def list_tokens(session: Session, page: Page) -> tuple[list[Token], str]:
     filters_hash = hash_filters("tokens")
     newest_first = select(Token).order_by(Token.created_at.desc(), Token.id.desc()).limit(page.limit + 1)
     if page.token:
-        last = decode_page_token(page.token, filters_hash, parse_timestamp, parse_text)
+        last = decode_page_token(page.token, filters_hash, parse_timestamp, _parse_id)
         newest_first = newest_first.where(tuple_(Token.created_at, Token.id) < last)
     rows = list(session.scalars(newest_first))
     return split_page(rows, page.limit, filters_hash, lambda row: [row.created_at.isoformat(), row.id])
+
+
+def _parse_id(text: str) -> str:
+    if not token_format.is_token_id(text):
+        raise ValueError("not the id of a token")
+    return text
 
 
 def revoke_token(session: Session, token_id: str) -> Token:
     """Revokes a token. Revoking it again changes nothing. Raises NotFound if there is none with this id."""
     revoked = update(Token).where(Token.id == token_id).values(revoked_at=func.coalesce(Token.revoked_at, now()))
     statement = revoked.returning(Token)
-    token = session.scalars(statement, execution_options=REFRESH_FROM_RETURNING).one_or_none()
+    token = None
+    if token_format.is_token_id(token_id):
+        token = session.scalars(statement, execution_options=REFRESH_FROM_RETURNING).one_or_none()
     if token is None:
         raise NotFound("token", token_id, "`dgx-music token list` shows the ids")
     return token
@@ -124,7 +131,9 @@ def verify_token(session: Session, token_id: str, secret_sha256: bytes) -> Token
 
     Raises Unauthenticated otherwise, always with the same message, which tells a stranger nothing about the tokens.
     """
-    token = session.scalar(select(Token).where(Token.id == token_id, _is_valid()))
+    token = None
+    if token_format.is_token_id(token_id):
+        token = session.scalar(select(Token).where(Token.id == token_id, _is_valid()))
     if token is None or not hmac.compare_digest(token.secret_sha256, secret_sha256):
         raise Unauthenticated(
             "the token is wrong, has expired or was revoked; ask the server's administrator for a new one "

@@ -33,7 +33,7 @@ _CHANGES = "changes"
 _UNANNOUNCED = "unannounced"
 
 # One round trip, however many changes there are.
-_ANNOUNCE = f"SELECT pg_notify('{CHANNEL}', payload) FROM unnest(CAST(%s AS TEXT[])) AS payload"
+_ANNOUNCE = f"SELECT pg_notify('{CHANNEL}', payload) FROM unnest(CAST(%s AS TEXT[])) AS payload"  # noqa: S608
 
 
 def set_sender(session: Session, sender: str) -> None:

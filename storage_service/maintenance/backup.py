@@ -7,21 +7,22 @@ written to a temporary name, synced and then renamed, so that a file with the fi
 from __future__ import annotations
 
 import os
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from sqlalchemy import URL
 
-from dgx_music.errors import FailedPrecondition, Unavailable
+from dgx_music.errors import FailedPrecondition
 from service_runtime.failpoints import failpoint
 from service_runtime.file_modes import open_private
 from storage_service.db import schema
-from storage_service.db.database import RETRY_AFTER_SECONDS, Database
+from storage_service.db.database import Database
+from storage_service.db.error_translation import locked
 from storage_service.db.sqlite import create_file, error_code, set_journal_mode, sqlite3
 from storage_service.maintenance import postgres_backup
+from storage_service.maintenance.temporary_copies import temporary_folder
 
 STEP_PAGES = 1024
 """Pages that are copied in one step, 4 MB. Writers get their turn between two steps."""
@@ -42,9 +43,9 @@ def create_backup(database: Database, path: Path) -> None:
     Servers may use the database meanwhile. Raises FailedPrecondition if the copy can't be written, and Unavailable if
     the database is locked for too long.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with ExitStack() as stack:
         with _file_errors(path):
+            part = stack.enter_context(temporary_folder(path)) / path.name
             os.close(open_private(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY))  # Prompts may be private.
         if database.is_sqlite:
             with _sqlite_errors(path), _sqlite_copy(database, part) as copy:
@@ -56,8 +57,6 @@ def create_backup(database: Database, path: Path) -> None:
             failpoint("storage.before_backup_rename")
             os.replace(part, path)
             _sync(path.parent)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -71,8 +70,9 @@ def snapshot(database: Database) -> Iterator[Database]:
         yield database
         return
     file = _sqlite_file(database)
-    with tempfile.TemporaryDirectory(prefix=f".{file.name}.", dir=file.parent) as folder:
-        path = Path(folder, "snapshot.db")
+    with ExitStack() as stack:
+        with _file_errors(file.parent):
+            path = stack.enter_context(temporary_folder(file)) / "snapshot.db"
         with _sqlite_errors(file), _sqlite_copy(database, path):
             pass
         with Database(URL.create("sqlite", database=str(path))) as copy:
@@ -139,7 +139,7 @@ def _copy(source: sqlite3.Connection, target: sqlite3.Connection, busy_timeout_s
         now = time.monotonic()
         if status in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             if now - progressed_at > busy_timeout_seconds:
-                raise _locked_error()
+                raise locked()
             return
         progressed_at = now
         if previous_remaining is not None and remaining >= previous_remaining > 0:
@@ -212,7 +212,7 @@ def _sqlite_errors(path: Path) -> Iterator[None]:
         yield
     except sqlite3.DatabaseError as error:
         if error_code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            raise _locked_error() from error
+            raise locked() from error
         raise FailedPrecondition(f"{path} can't be used: {error}", reason="BACKUP_UNUSABLE") from error
 
 
@@ -222,14 +222,6 @@ def _file_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise FailedPrecondition(f"can't write {path}: {error.strerror}", reason="BACKUP_UNWRITABLE") from error
-
-
-def _locked_error() -> Unavailable:
-    return Unavailable(
-        "the database is locked by another process; try again",
-        reason="DATABASE_LOCKED",
-        retry_after_seconds=RETRY_AFTER_SECONDS,
-    )
 
 
 def _sync(path: Path) -> None:

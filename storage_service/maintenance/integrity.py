@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from sqlalchemy import ColumnElement, String, and_, case, cast, func, not_, or_, select, text
 from sqlalchemy.exc import DatabaseError
@@ -16,18 +16,16 @@ from sqlalchemy.orm import InstrumentedAttribute
 from dgx_music.limits import MAX_RATING
 from storage_service.db import schema
 from storage_service.db.counts import find_count_mismatches
-from storage_service.db.database import DamagedDatabase, Database
+from storage_service.db.database import Database
+from storage_service.db.error_translation import DamagedDatabase, ReplacedDatabase
 from storage_service.db.lineage_models import ParentLink
 from storage_service.db.models import Generation, Prompt
 from storage_service.domain import lineage, prompts
+from storage_service.maintenance.row_ranges import iter_row_ranges
 from storage_service.states import TERMINAL_STATES, GenerationStage, GenerationStatus
-
-BATCH_ROWS = 5000
 
 _MAX_SHOWN_CHARACTERS = 60
 """How much of a prompt a finding shows."""
-
-Key = TypeVar("Key", str, int)
 
 
 @dataclass(frozen=True)
@@ -37,18 +35,8 @@ class Finding:
     where: str
     """For example "generation <id>" or "prompt 12"."""
     problem: str
-
-
-@dataclass(frozen=True)
-class CompletedFile:
-    """What the row of a COMPLETED generation says about its file."""
-
-    generation_id: str
-    path: str | None
-    """Relative to the data directory."""
-    size_bytes: int | None
-    sha256: str | None
-    """In lower-case hex; None if it was not recorded."""
+    remedy: str = ""
+    """What to do about it, if that is known."""
 
 
 def find_violations(database: Database) -> Iterator[Finding]:
@@ -65,33 +53,10 @@ def find_violations(database: Database) -> Iterator[Finding]:
             yield from _check_counts(database)
     except DamagedDatabase as error:  # A file may be too damaged even to be opened.
         yield Finding("database", error.message)
+    except ReplacedDatabase as error:
+        yield Finding("database", error.message.partition(";")[0])
     except DatabaseError as error:
         yield Finding("database", f"can't be read: {str(error.orig).partition(chr(10))[0]}")
-
-
-def iter_completed_files(database: Database) -> Iterator[CompletedFile]:
-    """Yields the file of every COMPLETED generation."""
-    for rows in _iter_row_ranges(database, Generation.id):
-        statement = select(Generation.id, Generation.file_path, Generation.file_size_bytes, Generation.metadata_).where(
-            rows, Generation.status == GenerationStatus.COMPLETED
-        )
-        with database.read() as session:
-            found = session.execute(statement).all()
-        for generation_id, path, size_bytes, metadata in found:
-            yield CompletedFile(generation_id, path, size_bytes, metadata.get("file_sha256"))
-
-
-def find_existing_ids(database: Database, generation_ids: list[str]) -> set[str]:
-    """Returns those of the ids that have a row, in whatever state."""
-    with database.read() as session:
-        return set(session.scalars(select(Generation.id).where(Generation.id.in_(generation_ids))))
-
-
-def is_completed(database: Database, file: CompletedFile) -> bool:
-    """Returns whether the generation is still COMPLETED. A server may have deleted it, and its file, meanwhile."""
-    with database.read() as session:
-        statement = select(Generation.status).where(Generation.id == file.generation_id)
-        return session.scalar(statement) is GenerationStatus.COMPLETED
 
 
 def _find_damage(database: Database) -> Iterator[Finding]:
@@ -105,7 +70,7 @@ def _find_damage(database: Database) -> Iterator[Finding]:
 
 def _check_generations(database: Database) -> Iterator[Finding]:
     rules = _build_rules(database)
-    for rows in _iter_row_ranges(database, Generation.id):
+    for rows in iter_row_ranges(database, Generation.id):
         with database.read() as session:
             violating = session.execute(select(Generation.id, *rules.values()).where(rows, or_(*rules.values()))).all()
             documents = session.execute(select(Generation.id, Generation.metadata_).where(rows)).all()
@@ -183,7 +148,7 @@ def _check_parents(database: Database) -> Iterator[Finding]:
         .join(link, link.child_id == row.id, isouter=True)
         .where(is_legal, or_(has_parents, link.child_id.is_not(None)))
     )
-    for rows in _iter_row_ranges(database, row.id):
+    for rows in iter_row_ranges(database, row.id):
         with database.read() as session:
             found = session.execute(statement.where(rows)).all()
         links: dict[str, set[tuple[str, str]]] = {}
@@ -205,7 +170,7 @@ def _check_parents(database: Database) -> Iterator[Finding]:
 
 
 def _check_prompts(database: Database) -> Iterator[Finding]:
-    for rows in _iter_row_ranges(database, Prompt.id):
+    for rows in iter_row_ranges(database, Prompt.id):
         with database.read() as session:
             found = list(session.scalars(select(Prompt).where(rows)))
         for prompt in found:
@@ -240,17 +205,3 @@ def _check_counts(database: Database) -> Iterator[Finding]:
         found = find_count_mismatches(session)
     for difference in found:
         yield Finding("counts", difference)
-
-
-def _iter_row_ranges(database: Database, key: InstrumentedAttribute[Key]) -> Iterator[ColumnElement[bool]]:
-    """Yields conditions that each select the next BATCH_ROWS rows by `key`."""
-    last: Key | None = None
-    while True:
-        beyond: ColumnElement[bool] = key.is_not(None) if last is None else key > last
-        batch = select(key.label("key")).where(beyond).order_by(key).limit(BATCH_ROWS).subquery()
-        with database.read() as session:  # Not max(): Postgres has it for UUIDs only from 18 on.
-            end = session.scalar(select(batch.c.key).order_by(batch.c.key.desc()).limit(1))
-        if end is None:
-            return
-        yield and_(beyond, key <= end)
-        last = end

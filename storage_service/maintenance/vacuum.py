@@ -5,8 +5,9 @@ from __future__ import annotations
 from sqlalchemy import func, inspect, select, text
 from sqlalchemy.exc import DatabaseError
 
-from storage_service.db.database import DamagedDatabase, Database
+from storage_service.db.database import Database
 from storage_service.db.declarative_base import Base
+from storage_service.db.error_translation import DamagedDatabase
 from storage_service.db.models import Generation, Prompt
 
 

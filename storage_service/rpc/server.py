@@ -16,6 +16,7 @@ from service_runtime.rpc.service import Service
 from service_runtime.supervision import UnrecoverableError
 from storage_service.async_store import Store
 from storage_service.config import StorageSettings
+from storage_service.db.error_translation import ReplacedDatabase
 from storage_service.domain import token_registry
 from storage_service.domain.queue_limits import QueueLimits
 from storage_service.domain.queue_metrics import read_queue_metrics
@@ -56,6 +57,8 @@ class StorageServer:
         except FailedPrecondition as error:
             # The schema was migrated while this server ran. It must not continue writing rows of the old version.
             raise UnrecoverableError(error.message, reason=error.reason, metadata=error.metadata) from error
+        except ReplacedDatabase as error:
+            raise UnrecoverableError(error.message, reason=error.reason) from error
 
     def read_metrics(self) -> Sequence[Reading]:
         return self._store.read_now(lambda session: list(read_queue_metrics(session)))

@@ -201,7 +201,8 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
         check_prompt("text", request.text)
         prompt = await self._store.read(lambda s: prompts.find(s, request.text))
         if prompt is None:
-            raise NotFound("prompt", request.text if len(request.text) <= 60 else f"{request.text[:60]}…")
+            # Not quoted: errors are logged, and logs show no prompts.
+            raise NotFound.received("there is no prompt with this text", reason="PROMPT_NOT_FOUND")
         return storage_pb2.GetPromptResponse(prompt=converters.prompt_to_proto(prompt))
 
     async def ListPrompts(

@@ -118,6 +118,7 @@ LAYERS = {
         ("storage_service.db",),
         ("storage_service.events",),
         ("storage_service.states", "storage_service.config"),
+        ("storage_service.database_url",),
     ),
     "export_service": (
         ("export_service.rpc",),

@@ -42,8 +42,9 @@ CONTAINER_PORTS = {
 }
 
 
-def test_compose_file_is_valid() -> None:
-    command = [BIN / "check-jsonschema", "--builtin-schema", "vendor.compose-spec", ROOT / "compose.yaml"]
+@pytest.mark.parametrize("file", ["compose.yaml", "deploy/compose.secrets.yaml"])
+def test_compose_file_is_valid(file: str) -> None:
+    command = [BIN / "check-jsonschema", "--builtin-schema", "vendor.compose-spec", ROOT / file]
     completed = subprocess.run(command, capture_output=True, text=True, check=False)
     assert completed.returncode == 0, completed.stdout
 
@@ -61,10 +62,50 @@ def test_only_generation_has_the_image_with_torch() -> None:
     services: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
     stages = stage_lines((ROOT / "deploy/Dockerfile").read_text())
     installed = {name: pip_arguments(service["build"]["target"], stages) for name, service in services.items()}
-    assert installed.pop("generation") == ["torch==2.13.0", "/src/dgx_music", "/src[diffusion,musicgen,otel]"]
-    assert set(map(tuple, installed.values())) == {("/src/dgx_music", "/src[otel,postgres,tls]")}
+    assert installed.pop("generation") == ["/requirements/generation.txt", "/wheels/*.whl"]
+    assert set(map(tuple, installed.values())) == {("/requirements/services.txt", "/wheels/*.whl")}
     images = {service["image"]: service["build"]["target"] for service in services.values()}
     assert images == {"dgx-music": "services", "dgx-music-generation": "generation"}
+
+
+def test_image_installs_nothing_that_is_not_pinned() -> None:
+    commands = re.findall(r"pip (?:install|wheel) (.+)", (ROOT / "deploy/Dockerfile").read_text())
+    assert len(commands) == 6
+    for command in commands:
+        is_pinned = "--require-hashes --only-binary :all: -r /requirements/" in command
+        assert is_pinned or "--no-deps" in command
+    assert all(
+        "--no-index" in command or "--no-build-isolation" in command for command in commands if "-r" not in command
+    )
+
+
+def test_containers_can_do_little() -> None:
+    services: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
+    uid = re.search(r"useradd --uid (\d+)", (ROOT / "deploy/Dockerfile").read_text())
+    assert uid is not None
+    for service in services.values():
+        assert service["user"] == f"{uid[1]}:{uid[1]}"
+        assert service["read_only"] is True
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]  # And no seccomp:unconfined.
+        assert 0 < service["pids_limit"] <= 8192
+        assert service["mem_limit"].startswith("${DGX_MUSIC_")
+        assert service["logging"]["options"]["max-size"]
+        assert service["healthcheck"]["test"]
+        unwanted = {"privileged", "cap_add", "devices", "network_mode", "pid", "ipc", "userns_mode"}
+        assert not unwanted & service.keys()
+        assert all(":/data" in volume and not volume.startswith(("/", ".")) for volume in service.get("volumes", ()))
+
+
+def test_secrets_are_files_in_all_containers() -> None:
+    overlay = yaml.safe_load((ROOT / "deploy/compose.secrets.yaml").read_text())
+    assert overlay["services"].keys() == yaml.safe_load((ROOT / "compose.yaml").read_text())["services"].keys()
+    for service in overlay["services"].values():
+        environment = service["environment"]
+        assert environment["DGX_MUSIC_SERVICE_TOKEN"] == ""
+        assert environment["DGX_MUSIC_SERVICE_TOKEN_FILE"] == "/run/secrets/service-token"
+        assert set(service["secrets"]) <= overlay["secrets"].keys()
+    assert all(line in (ROOT / ".gitignore").read_text() for line in ("/secrets/",))
 
 
 def test_generation_finds_the_models_in_its_volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,7 +208,7 @@ def stage_lines(dockerfile: str) -> dict[str, list[str]]:
 
 
 def pip_arguments(stage: str, stages: dict[str, list[str]]) -> list[str]:
-    """Returns what pip installs in a stage and in the stages that it builds on."""
+    """Returns what pip installs in a stage, in the stages that it builds on, and where it copies the result from."""
     if stage not in stages:
         return []
     first, *lines = stages[stage]
@@ -175,8 +216,8 @@ def pip_arguments(stage: str, stages: dict[str, list[str]]) -> list[str]:
     for line in lines:
         if found := re.fullmatch(r"COPY --from=(\S+) /opt/dgx-music /opt/dgx-music", line):
             installed += pip_arguments(found[1], stages)
-        elif found := re.fullmatch(r"RUN /opt/dgx-music/bin/pip install (.+)", line):
-            installed += shlex.split(found[1])
+        elif found := re.match(r"RUN /opt/dgx-music/bin/pip install (.+?)(?: &&|$)", line):
+            installed.append(shlex.split(found[1])[-1])
     return installed
 
 

@@ -18,6 +18,7 @@ from dgx_music.audio.v1 import audio_pb2
 from dgx_music.export.v1 import export_pb2
 from dgx_music.storage.v1 import storage_pb2 as pb
 from dgx_music.storage.v1.conditioning_pb2 import EDIT_KIND_REPAINT, Edit
+from export_service.formats.reader import FinishedAudio
 from export_service.streaming import audio_stream
 from service_runtime.generated_length import EDIT_JOINT_SECONDS, EDIT_LEAD_SECONDS
 from tests.support.joints import music
@@ -102,10 +103,10 @@ async def test_source_deleted_while_an_edit_copies_it(
     clip_id, _ = await import_source(stack)
     gate, read_frames = Gate(), audio_stream._read_frames
 
-    def read_later(file: object, frames: int) -> bytes:
+    def read_later(path: Path, file: FinishedAudio, frames: int) -> bytes:
         if stack.model.received:  # What the model continues has been read.
             gate()
-        return read_frames(file, frames)
+        return read_frames(path, file, frames)
 
     monkeypatch.setattr(audio_stream, "_read_frames", read_later)
     generation_id = await create_repaint(stack, clip_id)

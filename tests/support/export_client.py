@@ -55,6 +55,14 @@ def kept_spool(generation_id: str, attempt: int = 1) -> set[str]:
     return {f"{generation_id}.{attempt}.pcm.part", f"{generation_id}.{attempt}.json"}
 
 
+def finished_spool(generation_id: str, attempt: int = 1, *, is_converted: bool = False) -> set[str]:
+    """Returns the paths of the files that are kept of a completed attempt. `is_converted`: whether the file has another
+    sample rate or other channels than the samples.
+    """
+    stem = f"spool/{generation_id}.{attempt}"
+    return {f"{stem}.pcm", f"{stem}.json"} if is_converted else {f"{stem}.pcm"}
+
+
 def build_requests(generation_id, samples, **header_changes) -> list[Request]:
     """Returns all requests of an export."""
     writer = PcmWriter(samples.shape[1])

@@ -9,24 +9,32 @@ import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from dgx_music.channel import connect
 from dgx_music.export.v1 import export_pb2_grpc
 from tests.support.export_client import TIMEOUT_SECONDS, ExportClient
 
+CONTROL_VARIABLE = "DGX_MUSIC_TEST_FAULTS"
+"""Names the pipes for commands and answers of `faulty_export_server`."""
+
 
 @asynccontextmanager
 async def run_export_process(
-    data_dir: Path, **settings: str
+    data_dir: Path, *, log: BinaryIO | None = None, module: str = "export_service.rpc.server", **settings: str
 ) -> AsyncIterator[tuple[asyncio.subprocess.Process, ExportClient]]:
-    """Starts a server on the data directory and yields its process and a client; terminates it after the block."""
+    """Starts a server on the data directory and yields its process and a client; terminates it after the block.
+
+    It writes its log to `log`, or else where this process does. `module` is run as the server.
+    """
     with tempfile.TemporaryDirectory() as folder:  # The path of a socket must be short.
         address = f"unix:{folder}/export.sock"
         environment = {"DGX_MUSIC_DATA_DIR": str(data_dir), "DGX_MUSIC_EXPORT_ADDRESS": address, **settings}
         process = await asyncio.create_subprocess_exec(
             sys.executable,
-            *("-m", "export_service.rpc.server"),
+            *("-m", module),
             env={**os.environ, "DGX_MUSIC_LOG_LEVEL": "warning", **environment},
+            stderr=log,
         )
         try:
             async with connect(address) as channel:
@@ -36,3 +44,43 @@ async def run_export_process(
             with suppress(ProcessLookupError):
                 process.terminate()
             await process.wait()
+
+
+class StepFaults:
+    """Commands to a server that runs as `tests.support.faulty_export_server`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._commands, self._answers = folder / "commands", folder / "answers"
+        for pipe in (self._commands, self._answers):
+            os.mkfifo(pipe)
+        self.variable = f"{self._commands} {self._answers}"
+
+    def connect(self) -> None:
+        """Opens the pipes, which the server waits for."""
+        self._writer, self._reader = self._commands.open("w"), self._answers.open()
+
+    def arm(self, fault: str, at: int) -> list[str]:
+        """Has the step with this number fail, counted from 1 from now on; with 0, none. Returns the steps before."""
+        print(fault, at, file=self._writer, flush=True)
+        return [step for step in self._reader.readline().rstrip("\n").split(",") if step]
+
+    def close(self) -> None:
+        for file in (self._writer, self._reader):
+            with suppress(BrokenPipeError):
+                file.close()
+
+
+@asynccontextmanager
+async def run_faulty_export_process(
+    data_dir: Path,
+) -> AsyncIterator[tuple[asyncio.subprocess.Process, ExportClient, StepFaults]]:
+    """Starts a server of which any step that changes the file system can be made to fail."""
+    with tempfile.TemporaryDirectory() as folder:
+        faults = StepFaults(Path(folder))
+        settings = {"module": "tests.support.faulty_export_server", CONTROL_VARIABLE: faults.variable}
+        async with run_export_process(data_dir, **settings) as (process, client):
+            faults.connect()
+            try:
+                yield process, client, faults
+            finally:
+                faults.close()

@@ -4,6 +4,7 @@ one by one, with failpoints, a clock or a network of their own."""
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
@@ -82,6 +83,13 @@ class ServiceProcess:
         await self._reader  # Its engine processes have its standard error too.
         return status
 
+    async def wait_until_stopped(self) -> None:
+        """Waits until it is stopped by a failpoint."""
+        async with asyncio.timeout(START_SECONDS):
+            stopped = os.waitid, os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT
+            result = await asyncio.to_thread(*stopped)
+        assert result.si_code == os.CLD_STOPPED, self.log()
+
     def pause(self) -> None:
         """Stops it by SIGSTOP, with the processes that it has started."""
         for process in self._family():
@@ -94,6 +102,11 @@ class ServiceProcess:
     def memory_bytes(self) -> int:
         """Resident memory of it and the processes that it has started."""
         return sum(process.memory_info().rss for process in self._family())
+
+    def peak_memory_bytes(self) -> int:
+        """The largest resident memory that it, without the processes that it has started, has had so far."""
+        status = dict(line.split(":", 1) for line in Path(f"/proc/{self.pid}/status").read_text().splitlines())
+        return int(status["VmHWM"].split()[0]) * 1024
 
     def thread_count(self) -> int:
         return sum(process.num_threads() for process in self._family())
@@ -130,6 +143,7 @@ class ServiceProcesses:
         self.neighbours: dict[str, str] = {}
         """Service → the address at which the others call it, if that is not its own: a proxy's, say."""
         self.running: dict[str, ServiceProcess] = {}
+        self._started: list[ServiceProcess] = []
         self._channels: dict[str, grpc.aio.Channel] = {}
         for name in SERVICES:
             self.address(name)
@@ -151,12 +165,29 @@ class ServiceProcesses:
             service = name.partition("-")[0]
             addresses = {**{one: self.address(one) for one in SERVICES}, **self.neighbours, service: self.address(name)}
             variables = {f"DGX_MUSIC_{one.upper()}_ADDRESS": address for one, address in addresses.items()}
-            env = environment(DGX_MUSIC_DATA_DIR=str(self.data_dir), **variables, **{**self.settings, **settings})
+            variables |= {"DGX_MUSIC_DATA_DIR": str(self.data_dir), **self.settings, **settings}
+            env = environment(**variables)
             command = [sys.executable, "-m", module, "serve", service] if module else [str(DGX_MUSIC), "serve", service]
-            process = await asyncio.create_subprocess_exec(*prefix, *command, env=env, stderr=PIPE, limit=1 << 20)
+            process = await asyncio.create_subprocess_exec(*prefix, *command, env=env, stderr=PIPE, limit=1 << 26)
             log_file = self.data_dir.parent / f"{self.data_dir.name}-{name}.log"
             self.running[name] = ServiceProcess(name, process, log_file)
+            self._started.append(self.running[name])
             await self.running[name].wait_for_event("serving")
+
+    async def start_http(self, **settings: str) -> tuple[ServiceProcess, str]:
+        """Starts `dgx-music http` as "http"; returns its process and its URL."""
+        address = self.address("http")
+        env = environment(
+            DGX_MUSIC_DATA_DIR=str(self.data_dir),
+            DGX_MUSIC_GATEWAY_ADDRESS=self.address("gateway"),
+            DGX_MUSIC_HTTP_LISTEN=address,
+            **{**self.settings, **settings},
+        )
+        process = await asyncio.create_subprocess_exec(str(DGX_MUSIC), "http", env=env, stderr=PIPE, limit=1 << 26)
+        log_file = self.data_dir.parent / f"{self.data_dir.name}-http.log"
+        self.running["http"] = ServiceProcess("http", process, log_file)
+        await self.running["http"].wait_for_event("serving")
+        return self.running["http"], f"http://{address}"
 
     async def kill(self, name: str, number: int = signal.SIGKILL) -> int:
         """Sends a signal that ends the process; returns its exit status."""
@@ -193,11 +224,12 @@ class ServiceProcesses:
     async def close(self) -> None:
         for channel in self._channels.values():
             await channel.close()
-        for name in list(self.running):
-            process = self.running[name]
-            with suppress(psutil.NoSuchProcess):
-                process.resume()
-            await self.kill(name)
+        self.running.clear()
+        for process in self._started:  # Also one that was being ended or started when the test was.
+            if process.is_running:
+                with suppress(psutil.NoSuchProcess):
+                    process.resume()
+                await process.kill()
 
 
 @asynccontextmanager

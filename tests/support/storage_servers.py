@@ -27,11 +27,16 @@ asyncio.run(serve_until_signalled([build(settings)], sys.argv[1], settings))
 
 
 @asynccontextmanager
-async def storage_server(url: str, address: str, **settings: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Starts a server on the database and yields its process once it is ready. Terminates it at the end."""
+async def storage_server(
+    url: str, address: str, *, prefix: Sequence[str] = (), **settings: str
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Starts a server on the database and yields its process once it is ready. Terminates it at the end.
+
+    `prefix` is put before the command, such as ("faketime", "-f", "+1h").
+    """
     environment = {"DGX_MUSIC_DATABASE_URL": url, "DGX_MUSIC_LOG_LEVEL": "warning", **settings}
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", PROGRAM, address, env={**os.environ, **environment}
+        *prefix, sys.executable, "-c", PROGRAM, address, env={**os.environ, **environment}
     )
     try:
         async with connect(address) as channel:

@@ -15,7 +15,7 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from gateway.cli.display.console import Console, escape_text
 from gateway.cli.session.command_errors import BAD_INPUT, CommandError
@@ -37,9 +37,9 @@ NETWORK_FILES = (
 """What is downloaded of a text encoder, a codec, or another network that a model uses; weights in one format."""
 PULL_RECORD = "pulled-by-dgx-music.json"
 """JSON: revision → names of the files downloaded."""
-CODEC_NAME = re.compile(rb"[\w.-]+/encodec[\w.-]*")
+CODEC_NAME = re.compile(rb"(?<![\w.-])[\w.-]{1,96}/encodec[\w.-]{0,89}")
 """How a checkpoint without codec weights of its own names the repository that has them."""
-TEXT_ENCODER_NAME = re.compile(rb"\bname: ((?:[\w.-]+/)?(?:flan-)?t5-[\w.-]+)")
+TEXT_ENCODER_NAME = re.compile(rb"\bname: ((?:[\w.-]{1,96}/)?(?:flan-)?t5-[\w.-]{1,93})")
 """How the configuration of a checkpoint, which is YAML, names its text encoder."""
 
 
@@ -85,7 +85,7 @@ def _describe_licence(published: PublishedModel) -> str:
 def _required_repositories(published: PublishedModel, folder: Path) -> Iterator[str]:
     """The repositories of the networks that the model uses."""
     if LM_FILE in published.files:
-        yield _find_name(folder / LM_FILE, TEXT_ENCODER_NAME) or TEXT_ENCODER
+        yield find_name(folder / LM_FILE, TEXT_ENCODER_NAME) or TEXT_ENCODER
         if codec := _find_referenced_codec(folder / CODEC_FILE):
             yield codec
     yield from published.requires
@@ -117,7 +117,8 @@ class PulledModel:
         for link in self.links:
             content = link.resolve()
             link.unlink(missing_ok=True)
-            if not any(other.resolve() == content for other in _links(self.repository)):
+            is_inside = content.is_relative_to(self.repository.resolve())
+            if is_inside and not any(other.resolve() == content for other in _links(self.repository)):
                 content.unlink(missing_ok=True)
         (self.repository / PULL_RECORD).unlink()
         if not _links(self.repository):
@@ -186,10 +187,16 @@ def _add_to_record(repository: Path, revision: str, files: Sequence[str]) -> Non
 
 def _read_record(repository: Path) -> dict[str, list[str]]:
     """Returns the recorded files by revision."""
+    file = repository / PULL_RECORD
     try:
-        record: dict[str, list[str]] = json.loads((repository / PULL_RECORD).read_bytes())
+        record: dict[str, list[str]] = json.loads(file.read_bytes())
+        paths = [PurePosixPath(revision, name) for revision, names in record.items() for name in names]
     except FileNotFoundError:
         return {}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise CommandError(f"{file} is damaged; delete {repository} yourself to remove the model") from error
+    if any(path.is_absolute() or ".." in path.parts for path in paths):
+        raise CommandError(f"{file} names files outside its folder; delete {repository} yourself to remove the model")
     return record
 
 
@@ -205,10 +212,10 @@ def _find_referenced_codec(file: Path) -> str | None:
                 return None
     except zipfile.BadZipFile:  # Loading it reports what is wrong.
         return None
-    return _find_name(file, CODEC_NAME)
+    return find_name(file, CODEC_NAME)
 
 
-def _find_name(file: Path, pattern: re.Pattern[bytes]) -> str | None:
+def find_name(file: Path, pattern: re.Pattern[bytes]) -> str | None:
     """Returns the first name that matches in a checkpoint's pickle, which is searched as bytes."""
     try:
         with zipfile.ZipFile(file) as archive:

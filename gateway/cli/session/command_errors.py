@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from dgx_music.config_file import ConfigFileError
 from dgx_music.error_status import read_error_details, status_of
 from dgx_music.errors import InvalidArgument, ServiceError
-from service_runtime.printable_text import make_printable
+from service_runtime.printable_text import make_printable, shorten_text
 from service_runtime.settings import format_settings_error
 
 FAILURE, BAD_INPUT = 1, 2
@@ -150,7 +150,7 @@ def is_lost(error: grpc.aio.AioRpcError) -> bool:
 def describe_error(error: Exception) -> Failure:
     """Returns what to tell the user, on one line that a terminal can show safely."""
     failure = _describe(error)
-    return replace(failure, message=" ".join(make_printable(failure.message).split()))
+    return replace(failure, message=shorten_text(" ".join(make_printable(failure.message).split())))
 
 
 def format_error(error: Exception) -> tuple[str, int]:
@@ -173,7 +173,8 @@ def _describe(error: Exception) -> Failure:
         case grpc.aio.AioRpcError():
             return _describe_rpc_error(error)
         case ValidationError():
-            field = str(error.errors()[0]["loc"][0])
+            location = error.errors()[0]["loc"]  # Empty for a fault of the config file.
+            field = str(location[0]) if location else None
             return Failure(format_settings_error(error), BAD_INPUT, INVALID, "INVALID_SETTING", field)
         case ConfigFileError():
             return Failure(str(error), BAD_INPUT, INVALID, "INVALID_CONFIG_FILE", error.key)

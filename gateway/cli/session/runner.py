@@ -7,12 +7,13 @@ import asyncio
 import os
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import grpc
 import grpc.aio
 
 from dgx_music import channel
+from dgx_music.client.generation_options import EXTENSIONS
 from dgx_music.credentials import Credentials
 from dgx_music.error_status import status_of
 from dgx_music.gateway.v1 import gateway_pb2_grpc
@@ -56,8 +57,17 @@ class Session:
 
     def locate(self, file_path: str) -> str:
         """Returns the absolute path of a finished file, or notes that it is on the server."""
-        local = self.data_dir / file_path
-        return str(local) if local.is_file() else f"{file_path} (on the server)"
+        local = self.find_local(file_path)
+        return f"{file_path} (on the server)" if local is None else str(local)
+
+    def find_local(self, file_path: str) -> Path | None:
+        """Returns where a finished file is on this machine, if it is. A server that lies can't name any other file than
+        an audio file in the data directory."""
+        path = PurePosixPath(file_path)
+        if path.is_absolute() or ".." in path.parts or path.suffix.lower() not in EXTENSIONS:
+            return None
+        local = self.data_dir / path
+        return local if local.is_file() else None
 
 
 Command = Callable[[Session], Coroutine[None, None, int]]

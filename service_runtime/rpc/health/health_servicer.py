@@ -10,12 +10,18 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
-import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2_grpc
-from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2 import (  # type: ignore[attr-defined]  # types-grpcio does not know them.
+    HealthCheckRequest,
+    HealthCheckResponse,
+    HealthListRequest,
+    HealthListResponse,
+)
+from grpc_status import rpc_status
 
-from dgx_music.errors import Unavailable
+from dgx_music.error_status import to_status
+from dgx_music.errors import NotFound, Unavailable
 
 SERVING, NOT_SERVING = HealthCheckResponse.SERVING, HealthCheckResponse.NOT_SERVING
 
@@ -51,10 +57,13 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
         if state is None:
             # Not a ServiceError, which would be logged: whoever waits for a service to appear asks again and again.
             known = ", ".join(filter(None, self._states))
-            await context.abort(
-                grpc.StatusCode.NOT_FOUND, f"this server does not serve {request.service}; it serves {known}"
-            )
+            unknown = NotFound("service", request.service, f"this server has {known}")
+            await context.abort_with_status(rpc_status.to_status(to_status(unknown)))
         return HealthCheckResponse(status=state)
+
+    async def List(self, request: HealthListRequest, context: Context) -> HealthListResponse:
+        statuses = {name: HealthCheckResponse(status=state) for name, state in self._states.items()}
+        return HealthListResponse(statuses=statuses)
 
     async def Watch(self, request: HealthCheckRequest, context: Context) -> AsyncIterator[HealthCheckResponse]:
         changed = asyncio.Event()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -14,6 +14,8 @@ MAX_WAIT_SECONDS = 1.0
 """How long a call may be expected to wait for its turn."""
 CLIENT_SHARE = 0.5
 """Of the queue, for one client: its burst leaves room for the calls of others."""
+OTHERS_SHARE = 8
+"""Of the places where nobody waits, one in so many is left to others by any one client."""
 MIN_RETRY_SECONDS, MAX_RETRY_SECONDS = 1.0, 60.0
 INITIAL_CALL_SECONDS = 0.02
 """How long a call is expected to take before any has been measured."""
@@ -36,6 +38,8 @@ class Budget:
         self.service, self.kind, self.limit, self.max_waiting = service, kind, limit, max_waiting
         self._clock = clock
         self._active = 0
+        self._held: Counter[str] = Counter()
+        """Client → the places that it has."""
         self._queues: dict[str, deque[asyncio.Future[None]]] = {}
         """Client → its waiting calls, of which there is at least one. The first client is the next."""
         self._waiting = 0
@@ -62,15 +66,21 @@ class Budget:
         Raises ResourceExhausted if the call does not fit, or would wait for longer than the `seconds_left` to it, and
         Unavailable if the server shuts down before its turn.
         """
+        if not self.max_waiting and self._held[client] >= self.limit - self.limit // OTHERS_SHARE:
+            raise self._refusal(f"one client may have {self._held[client]} {self.kind} at a time")
         if self._active < self.limit:
             self._active += 1
             self._freed_at = self._clock()
         else:
             await self._wait(client, seconds_left)
         started_at = self._clock()
+        self._held[client] += 1
         try:
             yield
         finally:
+            self._held[client] -= 1
+            if not self._held[client]:
+                del self._held[client]
             self._call_seconds += AVERAGING_WEIGHT * (self._clock() - started_at - self._call_seconds)
             self._free()
 
@@ -134,10 +144,11 @@ class Budget:
         """Returns the seconds until so many of the calls at work and before this one have ended."""
         return max(place * self._call_seconds / self.limit, self._clock() - self._freed_at)
 
-    def _refusal(self) -> ResourceExhausted:
+    def _refusal(self, problem: str | None = None) -> ResourceExhausted:
         retry_seconds = self._reserve_retry()
+        problem = problem or f"it serves {self.limit} {self.kind} at a time"
         return ResourceExhausted(
-            f"the server is busy: it serves {self.limit} {self.kind} at a time; try again in {retry_seconds:g} s",
+            f"the server is busy: {problem}; try again in {retry_seconds:g} s",
             reason="SERVER_BUSY",
             metadata={"service": self.service, "kind": self.kind, "limit": str(self.limit)},
             retry_after_seconds=retry_seconds,

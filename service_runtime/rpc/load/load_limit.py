@@ -22,6 +22,7 @@ from dgx_music.access.v1 import access_pb2
 from service_runtime.access.caller import current_caller
 from service_runtime.method_wrapping import CallScope, wrap_method
 from service_runtime.rpc.load.call_budget import Budget, shutting_down
+from service_runtime.rpc.load.transport_limits import require_small_metadata
 from service_runtime.settings import Settings
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ SLOW_METHODS = {"Render", "EditTags", "LoadModel"}
 """Unary methods that take seconds, and so count as streams: they would keep all others out."""
 WAITING_FACTOR = 32
 """So many times as many calls as are served at once may wait. Streams, which last for minutes, never wait."""
+MIN_CALLS_OF_CONNECTION = 1024
 MAX_CLOSING_SECONDS = 1.0
 """How long a server that shuts down accepts calls to refuse them, and waits for short calls at work, at most."""
 TURNS_TO_ACCEPT, CLOSING_PAUSE_SECONDS = 10, 0.002
@@ -65,6 +67,7 @@ class LoadLimit(grpc.aio.ServerInterceptor):
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
     ) -> Handler | None:
+        require_small_metadata(handler_call_details.invocation_metadata or ())
         budget = self._budget_of(handler_call_details.method)
         if budget is None:
             return await continuation(handler_call_details)
@@ -110,6 +113,14 @@ class LoadLimit(grpc.aio.ServerInterceptor):
             seen = self._turned_away
             for _ in range(TURNS_TO_ACCEPT):
                 await asyncio.sleep(CLOSING_PAUSE_SECONDS)
+
+
+def max_calls_of_connection(settings: Settings, services: Collection[str]) -> int:
+    """Returns how many calls one connection may have: as many as a client alone could have served, or waiting, at
+    once; further ones, which it would have refused here, wait in the client. At least `MIN_CALLS_OF_CONNECTION`."""
+    factor = 1 if set(services) == {FRONT_DOOR} else HEADROOM
+    calls = factor * (settings.max_concurrent_streams + settings.max_concurrent_calls * (1 + WAITING_FACTOR))
+    return max(MIN_CALLS_OF_CONNECTION, calls)
 
 
 @dataclass(frozen=True)

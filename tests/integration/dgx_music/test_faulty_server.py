@@ -245,7 +245,7 @@ async def test_stream_that_just_ends_or_changes_is_refused(gateway: FaultyGatewa
 
 async def test_download_is_resumed_at_the_next_byte(gateway: FaultyGateway, client: AsyncClient, tmp_path: Any) -> None:
     def send(request: DownloadRequest) -> Iterable[Any]:
-        yield DownloadResponse(file_name="a.wav", file_size_bytes=10, data=b"0123456789"[request.start_byte :][:4])
+        yield DownloadResponse(file_name=f"{ID}.wav", file_size_bytes=10, data=b"0123456789"[request.start_byte :][:4])
         yield UNAVAILABLE if request.start_byte < 8 else DownloadResponse()
 
     missing = NotFound("generation", ID)
@@ -254,20 +254,23 @@ async def test_download_is_resumed_at_the_next_byte(gateway: FaultyGateway, clie
     gateway.script = [missing, lambda _: [DownloadResponse(file_name="b.wav", file_size_bytes=10, data=b"0123")]]
     with pytest.raises(DataLoss, match="received 4 of 10 bytes"):
         await client.download(ID, tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["a.wav"]
+    assert [path.name for path in tmp_path.iterdir()] == [f"{ID}.wav"]
 
 
 async def test_manifest_is_saved_beside_the_file(gateway: FaultyGateway, client: AsyncClient, tmp_path: Any) -> None:
     def send(request: DownloadRequest) -> Iterable[Any]:
         data = b"signed" if request.manifest else b"music"
-        yield DownloadResponse(file_name="a.w64", file_size_bytes=len(data), data=data)
+        yield DownloadResponse(file_name=f"{ID}.w64", file_size_bytes=len(data), data=data)
 
     generation = pb.Generation(id=ID, state=pb.GENERATION_STATE_COMPLETED)
     generation.metadata.update({"manifest_path": "a.c2pa", "file_sha256": hashlib.sha256(b"music").hexdigest()})
     gateway.script = [lambda _: pb.GetGenerationResponse(generation=generation), send, send]
     saved = await client.download(ID, tmp_path)
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a.w64": b"music", "a.c2pa": b"signed"}
-    assert saved == tmp_path / "a.w64"
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {
+        f"{ID}.w64": b"music",
+        f"{ID}.c2pa": b"signed",
+    }
+    assert saved == tmp_path / f"{ID}.w64"
 
 
 async def test_error_of_the_server_keeps_its_details(gateway: FaultyGateway, client: AsyncClient) -> None:

@@ -24,6 +24,7 @@ from tests.support.export_client import (
     TIMEOUT_SECONDS,
     ExportClient,
     build_header,
+    finished_spool,
     music,
     new_id,
     output_options,
@@ -130,7 +131,7 @@ async def test_export_in_every_format(client, format_):
 
     repeated = await client.export(generation_id, samples, output=output_options(format_))
     assert repeated.file_sha256 == response.file_sha256
-    assert client.files() == {response.file_path, f"spool/{generation_id}.1.pcm"}
+    assert client.files() == {response.file_path, *finished_spool(generation_id, is_converted=format_ == "OGG_OPUS")}
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from tests.support.export_client import (
     RATE_HZ,
     TIMEOUT_SECONDS,
     build_requests,
+    finished_spool,
     kept_spool,
     music,
     new_id,
@@ -95,7 +96,7 @@ async def test_resumed_export_equals_an_undisturbed_one(tmp_path, is_restarted, 
         listener = await client.listen(generation_id, level=audio_pb2.AUDIO_LEVEL_FINAL)
         np.testing.assert_array_equal(await listener.read_rest(), expected)
         assert listener.header.attempt == 2
-        assert client.files() == {file.file_path, f"spool/{generation_id}.1.pcm"}
+        assert client.files() == {file.file_path, *finished_spool(generation_id, is_converted=True)}
 
 
 async def test_live_audio_of_a_resumed_export_is_available(client):

@@ -28,6 +28,7 @@ from dgx_music.storage.v1.conditioning_pb2 import (
     Style,
     WeightedPrompt,
 )
+from export_service.formats.reader import FinishedAudio
 from export_service.streaming import audio_stream
 from generation_service.models.base import Capability, Section, StyleExcerpt
 from generation_service.models.base import PromptSection as SectionInFrames
@@ -142,12 +143,12 @@ async def test_head_that_takes_long_to_copy_does_not_stall_the_new_music(stack, 
     clip_id = await import_music(stack, 5.0)
     gate, read_frames = Gate(), audio_stream._read_frames
 
-    def read_slowly(file: object, frames: int) -> bytes:
+    def read_slowly(path: Path, file: FinishedAudio, frames: int) -> bytes:
         # Not the streams before it, of which export may still read after they were cancelled.
         handles = [job._handle for job in stack.generation._worker._jobs.values()]
         if any(handle is not None and handle._is_read_later for handle in handles):
             gate()
-        return read_frames(file, frames)
+        return read_frames(path, file, frames)
 
     monkeypatch.setattr(audio_stream, "_read_frames", read_slowly)
     edit = Edit(source_id=clip_id, kind=EDIT_KIND_EXTEND_RIGHT, added_seconds=2.0)

@@ -70,6 +70,15 @@ def test_secret_that_others_can_read_is_found(content: str, mode: int, secret: s
     assert read_config_file().exposed_secret() == secret
 
 
+@pytest.mark.parametrize("value", ["[" * 50_000, "9" * 5000])
+def test_what_python_cannot_read_is_named(value: str, file: Path) -> None:
+    file.write_text(f"lease_seconds = {value}")
+    with pytest.raises(
+        ConfigFileError, match=r"can't be used: (a number has thousands of digits|it is nested too deeply)"
+    ):
+        read_config_file()
+
+
 def test_names_of_secrets_are_complete() -> None:
     secret = {name for name, owner in CLASSES.items() if "SecretStr" in str(owner.model_fields[name].annotation)}
     assert secret | {"database_url"} == SECRET_NAMES

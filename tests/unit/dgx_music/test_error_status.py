@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 import grpc
 import grpc.aio
 import pytest
@@ -47,3 +49,17 @@ def test_status_of_grpc_itself_is_put_into_words() -> None:
     assert type(exception) is errors.Unimplemented
     assert "does not know this call" in exception.message
     assert exception.reason == ""
+
+
+def test_status_fits_into_the_trailing_metadata_of_a_call() -> None:
+    """gRPC sends the message percent-encoded and the status in base64, and gives up a call with more than 8 KiB."""
+    for text in ("x" * 100_000, "音" * 100_000, "\U0001f3b5" * 100_000):
+        for error in (
+            InvalidArgument("prompt", text),
+            NotFound("generation", text),
+            errors.GenerationFailed.received(text, reason="GENERATION_FAILED", metadata={"error_message": text}),
+        ):
+            status = to_status(error)
+            assert len(quote(status.message)) + len(status.SerializeToString()) * 4 / 3 < 8000
+            assert status.message.endswith("…") or isinstance(error, NotFound)
+            assert received(error).reason == error.reason

@@ -6,7 +6,7 @@ import unicodedata
 
 import pytest
 
-from service_runtime.printable_text import make_printable
+from service_runtime.printable_text import MAX_LINE_CHARACTERS, make_printable, shorten_text
 
 
 @pytest.mark.parametrize(
@@ -38,3 +38,11 @@ def test_no_control_character_of_unicode_remains() -> None:
     )
     kept = set(map(unicodedata.category, make_printable(everything).replace("\u200c", "").replace("\u200d", "")))
     assert not kept & {"Cc", "Cs", "Zl", "Zp"}
+
+
+def test_long_text_loses_its_middle() -> None:
+    assert shorten_text("short") == "short"
+    shortened = shorten_text(f"error: {'x' * 100_000}; try another")
+    assert len(shortened) <= MAX_LINE_CHARACTERS + 3
+    assert shortened.startswith("error: xxx")
+    assert shortened.endswith("xxx; try another")

@@ -14,7 +14,8 @@ from structlog.contextvars import bound_contextvars, get_contextvars
 from dgx_music.errors import InvalidArgument, NotFound, Unavailable
 from storage_service.async_store import Store
 from storage_service.config import StorageSettings
-from storage_service.db.database import Database, UnwritableDatabase
+from storage_service.db.database import Database
+from storage_service.db.error_translation import UnwritableDatabase
 from storage_service.db.models import Generation
 from storage_service.domain import creation, leases, lifecycle
 from storage_service.domain.creation import NewGeneration

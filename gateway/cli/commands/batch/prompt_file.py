@@ -141,6 +141,9 @@ def _read_json_lines(name: str, text: str, columns: frozenset[str]) -> Iterator[
             values = json.loads(line)
         except json.JSONDecodeError as error:
             raise bad_line(name, number, f"is not JSON at character {error.colno}: {error.msg}") from error
+        except (ValueError, RecursionError) as error:  # Of Python itself, for what JSON allows.
+            problem = "a number has thousands of digits" if isinstance(error, ValueError) else "is nested too deeply"
+            raise bad_line(name, number, problem) from error
         if not isinstance(values, dict):
             raise bad_line(name, number, 'is not a JSON object; write for example {"prompt": "house at 124 BPM"}')
         given: dict[str, str] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -109,8 +110,8 @@ def check(data_dir: Path | None, *, read_files: bool) -> Iterator[Result]:
 
     with _open_existing(data_dir) as (database, folder):
         for finding in find_problems(database, folder, read_files=read_files):
-            fields = {"where": finding.where, "problem": finding.problem}
-            yield Result(f"{finding.where}: {finding.problem}", fields)
+            remedy = f" ({finding.remedy})" if finding.remedy else ""
+            yield Result(f"{finding.where}: {finding.problem}{remedy}", asdict(finding))
 
 
 def display_url(data_dir: Path | None) -> str:

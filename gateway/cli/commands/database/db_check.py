@@ -1,32 +1,34 @@
-"""`dgx-music db check`: checks the rows of the database and the audio files that they refer to."""
+"""`dgx-music db check`: checks the rows of the database, the audio files that they refer to, and all other files."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import islice
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
-from export_service.formats.codecs import EXTENSIONS
-from export_service.library.filesystem import compute_sha256
-from export_service.library.store import DAY_GLOB, OUTPUTS
+from export_service.library.store import OUTPUTS
+from gateway.cli.commands.database import completed_file_check, stray_file_check
+from gateway.cli.commands.database.suspects import Suspect
+from gateway.embedded.ownership import has_owner
 from storage_service.db.database import Database
 from storage_service.maintenance.backup import snapshot
-from storage_service.maintenance.integrity import (
-    CompletedFile,
-    Finding,
-    find_existing_ids,
-    find_violations,
-    is_completed,
-    iter_completed_files,
-)
+from storage_service.maintenance.file_records import find_shared_paths
+from storage_service.maintenance.integrity import Finding, find_violations
 
-FILES_PER_QUERY = 500
+SETTLE_SECONDS = 2.0
+"""How long a problem with a file must persist while a server runs: between two of its steps there may be one."""
+
+MAX_LOOKS = 5
+"""How often a file is looked at that is different each time. It is then in use, and nothing is reported."""
 
 
-def find_problems(database: Database, data_dir: Path, *, read_files: bool) -> Iterator[Finding]:
+def find_problems(
+    database: Database, data_dir: Path, *, read_files: bool, settle_seconds: float = SETTLE_SECONDS
+) -> Iterator[Finding]:
     """Yields all problems in the database, and with the files if the library is on this machine.
 
-    With `read_files`, each file is read completely and compared with the SHA-256 recorded when it was written.
+    With `read_files`, each file is read completely and compared with the SHA-256 recorded when it was written. Servers
+    may be running; a problem with a file then has to persist for `settle_seconds`.
     """
     with snapshot(database) as moment:
         is_damaged = False
@@ -35,41 +37,28 @@ def find_problems(database: Database, data_dir: Path, *, read_files: bool) -> It
             yield finding
         if is_damaged or not (data_dir / OUTPUTS).is_dir():
             return
-        yield from _check_files(moment, database, data_dir, read_files)
-    yield from _find_orphan_files(database, data_dir)
+        for path in find_shared_paths(moment):
+            yield Finding(f"file {path}", "belongs to more than one generation")
+        completed = completed_file_check.find_suspects(moment, data_dir, read_files=read_files)
+    pause = settle_seconds if has_owner(data_dir) else 0.0
+    yield from _confirm(
+        completed, lambda ids: completed_file_check.look_again(database, data_dir, ids, read_files=read_files), pause
+    )
+    yield from _confirm(
+        stray_file_check.find_suspects(database, data_dir, read_files=read_files),
+        lambda _: stray_file_check.find_suspects(database, data_dir, read_files=read_files),
+        pause,
+    )
 
 
-def _check_files(moment: Database, database: Database, data_dir: Path, read_files: bool) -> Iterator[Finding]:
-    for file in iter_completed_files(moment):
-        problem = _find_problem(file, data_dir, read_files)
-        if problem is not None and is_completed(database, file):
-            yield Finding(f"generation {file.generation_id}", problem)
-
-
-def _find_problem(file: CompletedFile, data_dir: Path, read_files: bool) -> str | None:
-    if file.path is None:
-        return None  # Already reported as a problem of the row.
-    path = (data_dir / file.path).resolve()
-    if not path.is_relative_to(data_dir.resolve()):
-        return f"its file {file.path} is outside the data directory"
-    try:
-        size_bytes = path.stat().st_size
-        if file.size_bytes is not None and size_bytes != file.size_bytes:
-            return f"its file {file.path} has {size_bytes} bytes, not {file.size_bytes}"
-        if read_files and file.sha256 is not None and compute_sha256(path) != file.sha256:
-            return f"its file {file.path} has changed since it was written"
-    except FileNotFoundError:
-        return f"its file {file.path} is missing"
-    except OSError as error:
-        return f"failed to read its file {file.path}: {error.strerror}"
-    return None
-
-
-def _find_orphan_files(database: Database, data_dir: Path) -> Iterator[Finding]:
-    """Yields the files that no row refers to."""
-    files = (file for file in (data_dir / OUTPUTS).glob(f"{DAY_GLOB}/*") if file.suffix in EXTENSIONS)
-    while some := list(islice(files, FILES_PER_QUERY)):
-        known = find_existing_ids(database, [file.stem for file in some])
-        for file in some:
-            if file.stem not in known and file.exists():
-                yield Finding(f"file {file.relative_to(data_dir).as_posix()}", "belongs to no generation")
+def _confirm(
+    suspects: Mapping[str, Suspect], look_again: Callable[[Collection[str]], Mapping[str, Suspect]], pause: float
+) -> Iterator[Finding]:
+    """Yields the finding of each suspect that is the same at two looks in succession."""
+    for _ in range(MAX_LOOKS):
+        if not suspects:
+            return
+        time.sleep(pause)
+        again = look_again(suspects)
+        yield from (one.finding for key, one in suspects.items() if again.get(key) == one)
+        suspects = {key: again[key] for key, one in suspects.items() if key in again and again[key] != one}

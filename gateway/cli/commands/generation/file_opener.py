@@ -11,12 +11,13 @@ WAIT_SECONDS = 3.0
 """How long the opener may take to fail. If it takes longer, it has found a program."""
 
 
-def open_file(path: Path) -> str:
-    """Returns a line that says what was done, or why the file could not be opened: that is no failure."""
+def open_file(path: Path | None) -> str:
+    """Returns a line that says what was done, or why the file could not be opened: that is no failure. Without a path,
+    the file is not on this machine."""
     opener = "open" if sys.platform == "darwin" else "xdg-open"
     program = shutil.which(opener)
-    if not path.is_file():
-        return f"not opened: {path.name} is on the server; save it here with --output"
+    if path is None:
+        return "not opened: the file is on the server; save it here with --output"
     if program is None:
         return f"not opened: this machine has no {opener}; install xdg-utils, or open {path} yourself"
     try:

@@ -252,6 +252,6 @@ async def _deliver(session: Session, console: Console, generation: Generation, d
         console.print_message(generation)
     status = max(status, await report_result(session, console, generation, output))
     if delivery.opens and is_completed:
-        file = output or session.data_dir / generation.file_path
+        file = output or session.find_local(generation.file_path)
         console.print_notice(await asyncio.to_thread(open_file, file))
     return status

@@ -108,13 +108,13 @@ def _data_dir(folder: Path) -> Finding:
 
 def _database(settings: StorageSettings) -> Finding:
     """Checks the database without creating it."""
+    from storage_service.database_url import mask_url, parse_url
     from storage_service.db import schema
-    from storage_service.db.database import parse_url
 
     found = "DGX_MUSIC_DATABASE_URL"
     try:
         url = parse_url(settings.resolved_database_url())
-        found = url.render_as_string(hide_password=True)
+        found = mask_url(url)
         if url.drivername == "sqlite":
             file = Path(str(url.database))
             mode = journal_mode(sqlite3.sqlite_version_info, file.parent)

@@ -13,6 +13,8 @@ from pathlib import Path
 import grpc
 import grpc.aio
 
+from dgx_music.client.library_names import check_library_name
+from dgx_music.errors import DataLoss
 from dgx_music.export.v1.export_pb2 import DownloadRequest, DownloadResponse
 from gateway.cli.session.command_errors import BAD_INPUT, CommandError
 from gateway.cli.session.files.file_extensions import require_extension_of_file
@@ -96,13 +98,15 @@ async def fetch(
         if path == STANDARD_OUTPUT:
             await _write(write_audio, first, call)
             return STANDARD_OUTPUT
-        path = path or Path(Path(first.file_name).name)
+        path = path or Path(check_library_name(first.file_name))
         if check_extension:
             require_extension_of_file(path, first.file_name, request.generation_id)
         require_writable([path], overwrite=overwrite)
         with replacing(path) as part, open(part, "wb") as file:  # noqa: ASYNC230  # Its writes go to a thread.
             await _write(lambda data: asyncio.to_thread(file.write, data), first, call)
             await asyncio.to_thread(file.flush)
+    except DataLoss as error:
+        raise CommandError(f"{error.message} with --output") from error
     except OSError as error:
         raise CommandError(f"failed to write {path}: {error.strerror or error}") from error
     finally:

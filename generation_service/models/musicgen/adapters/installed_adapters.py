@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from service_runtime.validation import is_name
+
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 
@@ -26,10 +28,13 @@ class InstalledAdapter:
 
 
 def find_adapters(folder: Path) -> list[InstalledAdapter]:
-    """The adapters in a folder, sorted by name. Folders without PEFT's configuration are none."""
+    """The adapters in a folder, sorted by name. Folders without PEFT's configuration are none, nor are those whose
+    names no request could have."""
     try:
         return [
-            InstalledAdapter(each.name, each) for each in sorted(folder.iterdir()) if (each / CONFIG_FILE).is_file()
+            InstalledAdapter(each.name, each)
+            for each in sorted(folder.iterdir())
+            if is_name(each.name) and (each / CONFIG_FILE).is_file()
         ]
-    except (FileNotFoundError, NotADirectoryError, PermissionError):
+    except OSError:
         return []

@@ -106,6 +106,7 @@ def parse_prompt(prompt: str) -> ParsedPrompt:
 
     The tempo is limited to 40 … 240 BPM. Instruments after "no" or "without" are excluded.
     """
+    prompt = " ".join(prompt.split())  # Long runs of spaces would take the expressions seconds.
     text = prompt.lower()
     tonic, spelling, minor = _parse_key(prompt)
     genre, rest = _parse_genre(text)

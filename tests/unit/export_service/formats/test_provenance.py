@@ -59,7 +59,7 @@ def write_file(path, format_, signer=None, frames=48_000):
 
 def read_samples(path):
     with open_sequential(path) as file:
-        return file.read(file.frames, dtype="float32", always_2d=True)
+        return file.read()
 
 
 def read_manifest(path, container, root=""):

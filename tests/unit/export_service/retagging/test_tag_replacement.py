@@ -59,7 +59,7 @@ def retag(path, container, tags, name="edited"):
 
 def samples_of(path):
     with open_sequential(path) as file:
-        return file.read(file.frames, dtype="float32", always_2d=True)
+        return file.read()
 
 
 def packet_hash(path):

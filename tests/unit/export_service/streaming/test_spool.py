@@ -23,7 +23,7 @@ def test_spool_is_readable_while_it_grows(tmp_path):
         spool.append(b"9abcdefg")
         assert reader.read() == b"9abcdefg"
         assert [block.shape for block in spool.blocks(2)] == [(2, 2)]
-        spool.finish()
+        spool.finish(keep_description=False)
         (stored,) = folder.iter_stored()
         assert (stored.generation_id, stored.attempt, stored.size_bytes, stored.received) == (ID, 1, 16, None)
         assert stored.age_seconds < 60
@@ -52,7 +52,7 @@ def test_open_during_finish_finds_spool(tmp_path):
         reader = threading.Thread(target=read, args=(spool, stop))
         reader.start()
         try:
-            spool.finish()
+            spool.finish(keep_description=False)
         finally:
             stop.set()
             reader.join()

@@ -76,6 +76,19 @@ def test_models_folder_that_is_a_file_is_ignored(settings):
     assert find_installed_models(settings).names == ("sketch",)
 
 
+def test_models_folder_that_cannot_be_read_is_ignored(settings):
+    settings.data_dir.mkdir()
+    (settings.data_dir / "models").symlink_to("models")
+    assert find_installed_models(settings).names == ("sketch",)
+
+
+@pytest.mark.parametrize("name", ["x" * 201, "\x1b[31mred", " ", os.fsdecode(b"not UTF-8 \xff")])
+def test_model_whose_name_no_request_can_have_is_ignored(settings, tmp_path, name):
+    add_model(settings.data_dir / "models" / name)
+    configured = GenerationSettings(data_dir=settings.data_dir, model_folders=(add_model(tmp_path / "own" / name),))
+    assert find_installed_models(configured).names == ("sketch",)
+
+
 def test_pulled_models_have_their_published_names(settings, hub):
     add_hub_model(hub, "musicgen-stereo-large")
     add_hub_model(hub, "musicgen-medium")

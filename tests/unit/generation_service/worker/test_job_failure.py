@@ -45,9 +45,15 @@ def test_retry_is_delayed_as_the_error_asks_for(error: ServiceError, expected: f
     assert (failure.retry_after_seconds, failure.retryable) == (expected, error.code != "FAILED_PRECONDITION")
 
 
-@pytest.mark.parametrize("reason", ["ENGINE_LOST", "ENGINE_UNAVAILABLE"])
-def test_job_that_its_engine_took_along_is_handed_back_at_first_and_counted_later(reason: str) -> None:
+@pytest.mark.parametrize(
+    ("reason", "is_handed_back"), [("ENGINE_LOST", [True, True, False]), ("ENGINE_UNAVAILABLE", [True, True, True])]
+)
+def test_job_that_its_engine_took_along_is_handed_back_at_first_and_one_that_none_has_had_always(
+    reason: str, is_handed_back: list[bool]
+) -> None:
     error = Unavailable("the engine process failed: it was killed by SIGKILL", reason=reason, retry_after_seconds=1.0)
     failures = [build_failure(error, has_sent_audio=False, attempt=attempt) for attempt in (1, 2, 3)]
-    assert [failure.handed_back for failure in failures] == [True, True, False]
-    assert [failure.retryable for failure in failures] == [False, False, True]
+    assert [failure.handed_back for failure in failures] == is_handed_back
+    assert [failure.retryable for failure in failures] == [
+        not handed_back and reason == "ENGINE_LOST" for handed_back in is_handed_back
+    ]

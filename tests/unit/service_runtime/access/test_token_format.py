@@ -7,7 +7,7 @@ import hashlib
 import pytest
 
 from dgx_music.errors import Unauthenticated
-from service_runtime.access.token_format import create_token, hash_token, read_token_id
+from service_runtime.access.token_format import create_token, hash_token, is_token_id, read_token_id
 
 
 def test_created_tokens_are_read() -> None:
@@ -27,3 +27,9 @@ def test_anything_else_is_not_a_token_and_not_in_the_message(change: object) -> 
     with pytest.raises(Unauthenticated) as caught:
         read_token_id(token)
     assert token[15:] not in caught.value.message
+
+
+@pytest.mark.parametrize("text", ["", "abc", "ABCDEFGH", "abcdefg\0", "abcdefgh\n", "abcdefghi", "abcdefg\u0663"])
+def test_what_is_no_id_of_a_token_is_told(text: str) -> None:
+    assert is_token_id(create_token()[0])
+    assert not is_token_id(text)

@@ -13,6 +13,7 @@ from sqlalchemy import text
 from dgx_music.errors import Unavailable
 from storage_service.db import database, schema
 from storage_service.db.database import Database
+from storage_service.db.error_translation import RETRY_AFTER_SECONDS
 from storage_service.db.sqlite import WAL_SAFE, journal_mode, sqlite3
 from storage_service.domain import creation
 from storage_service.domain.creation import NewGeneration
@@ -113,7 +114,7 @@ def test_write_locks_before_first_read(tmp_path: Path, open_database: Callable[.
         with opened.read() as reader:
             reader.execute(text("SELECT 1"))
     assert raised.value.reason == "DATABASE_LOCKED"
-    assert raised.value.retry_after_seconds == database.RETRY_AFTER_SECONDS
+    assert raised.value.retry_after_seconds == RETRY_AFTER_SECONDS
 
 
 def test_in_memory_database_is_shared_by_sessions(

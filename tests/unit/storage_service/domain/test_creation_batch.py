@@ -11,7 +11,8 @@ from sqlalchemy import func, select
 
 from dgx_music.errors import InvalidArgument, Unavailable
 from dgx_music.limits import MAX_BATCH_SIZE
-from storage_service.db.database import RETRY_AFTER_SECONDS, Database
+from storage_service.db.database import Database
+from storage_service.db.error_translation import RETRY_AFTER_SECONDS
 from storage_service.db.models import Generation, Prompt
 from storage_service.domain import creation, prompts
 from storage_service.domain.creation import NewGeneration

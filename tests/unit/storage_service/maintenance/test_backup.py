@@ -20,7 +20,7 @@ from storage_service.db import schema
 from storage_service.db.database import Database
 from storage_service.db.models import Generation
 from storage_service.db.sqlite import WAL_SAFE, journal_mode, sqlite3
-from storage_service.domain import creation
+from storage_service.domain import creation, lifecycle, lineage
 from storage_service.domain.creation import NewGeneration
 from storage_service.maintenance import backup, postgres_backup, vacuum
 from storage_service.maintenance.integrity import find_violations
@@ -57,10 +57,18 @@ def test_restore_after_backup_returns_the_earlier_rows(
 ) -> None:
     copy = tmp_path / "backup"
     kept = {create(database, new), create(database, new, "drums")}
+    with database.write() as session:  # It has a parent, and what it is made from.
+        source, other = sorted(kept)
+        child = creation.create(session, new(variation_of=source, continuation={"source_id": other, "seconds": 5.0})).id
     backup.create_backup(database, copy)
     create(database, new, "later")
+    with database.write() as session:
+        lifecycle.remove(session, child)
     assert backup.restore(database, copy) == schema.REVISIONS[-1]
-    assert ids(database) == kept
+    assert ids(database) == kept | {child}
+    with database.read() as session:
+        nodes, _ = lineage.read_lineage(session, child)
+    assert {parent.id for node in nodes for parent in node.parents} == {source, other}
     assert list(find_violations(database)) == []
     create(database, new, "after the restore")
     assert list(find_violations(database)) == []

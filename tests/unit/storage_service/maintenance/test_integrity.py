@@ -17,43 +17,9 @@ from storage_service.db.sqlite import sqlite3
 from storage_service.domain import creation, leases, lifecycle
 from storage_service.domain.creation import NewGeneration
 from storage_service.domain.leases import Completion
-from storage_service.maintenance.integrity import find_existing_ids, find_violations, is_completed, iter_completed_files
+from storage_service.maintenance.integrity import find_violations
 from storage_service.states import GenerationStage
-
-SOME_TIME = "2026-01-01 00:00:00"
-LEGAL: dict[str, dict[str, Any]] = {
-    "pending": {},
-    "processing": {
-        "started_at": SOME_TIME,
-        "attempt": 1,
-        "lease_token": "t",
-        "lease_expires_at": SOME_TIME,
-        "stage": "generating",
-    },
-    "completed": {
-        "started_at": SOME_TIME,
-        "completed_at": SOME_TIME,
-        "attempt": 1,
-        "file_path": "outputs/a.wav",
-        "file_size_bytes": 10,
-        "generation_time_seconds": 1.0,
-        "progress": 1.0,
-        "metadata": '{"file_sha256": "ab"}',
-    },
-    "failed": {"started_at": SOME_TIME, "completed_at": SOME_TIME, "attempt": 1, "error_message": "no luck"},
-    "cancelled": {"completed_at": SOME_TIME},
-}
-
-
-def insert_row(database: Database, new: Callable[..., NewGeneration], status: str, **wrong: Any) -> Generation:
-    """Writes a row in this state, with the given columns replaced by illegal values."""
-    with database.write() as session:
-        row = creation.create(session, new())
-        values = {"status": status, **LEGAL[status], **wrong}
-        named = ", ".join(f"{name} = {value if value is None else f':{name}'}" for name, value in values.items())
-        session.execute(text(f"UPDATE generations SET {named.replace('None', 'NULL')} WHERE id = '{row.id}'"), values)
-        return row
-
+from tests.support.legal_rows import LEGAL, SOME_TIME, insert_row
 
 ILLEGAL: list[tuple[str, dict[str, Any], str]] = [
     ("pending", {"lease_token": "t"}, "holds a lease"),
@@ -217,19 +183,3 @@ def test_other_schema_is_rejected(empty_url: str, open_database: Callable[..., D
     database = open_database(empty_url)
     with pytest.raises(FailedPrecondition, match="db migrate"):
         list(find_violations(database))
-
-
-def test_completed_files_and_existing_ids(
-    database: Database, new: Callable[..., NewGeneration], monkeypatch: Any
-) -> None:
-    monkeypatch.setattr("storage_service.maintenance.integrity.BATCH_ROWS", 2)
-    rows = [insert_row(database, new, "completed") for _ in range(5)] + [insert_row(database, new, "failed")]
-    files = list(iter_completed_files(database))
-    assert sorted(file.generation_id for file in files) == sorted(row.id for row in rows[:5])
-    assert {(file.path, file.size_bytes, file.sha256) for file in files} == {("outputs/a.wav", 10, "ab")}
-    assert find_existing_ids(database, [rows[0].id, "x"]) == {rows[0].id}
-    assert is_completed(database, files[0])
-    with database.write() as session:
-        lifecycle.remove(session, files[0].generation_id)
-    assert not is_completed(database, files[0])
-    assert list(find_violations(database)) == []

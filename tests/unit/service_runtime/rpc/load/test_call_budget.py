@@ -200,3 +200,20 @@ async def test_refused_callers_are_told_to_come_back_one_after_another_as_fast_a
         clock.now += 2.0
         assert refuse(budget, 1) == pytest.approx([MIN_RETRY_SECONDS + 0.5], abs=0.02)
         assert max(refuse(budget, 500)) == MAX_RETRY_SECONDS
+
+
+async def test_one_client_leaves_an_eighth_of_the_streams_to_others() -> None:
+    line = Line(Budget("a.Service", "streams", 16, 0))
+    crowd = [await line.add(f"a{number}", "a") for number in range(15)]
+    assert [call.done() for call in crowd] == [False] * 14 + [True]
+    error = error_of(crowd[-1])
+    assert (error.reason, error.retry_after_seconds is not None) == ("SERVER_BUSY", True)
+    assert "one client may have 14 streams at a time" in error.message
+    others = [await line.add(f"b{number}", "b") for number in range(2)]
+    assert not any(call.done() for call in others)
+    assert "it serves 16 streams at a time" in error_of(await line.add("c", "c")).message
+    await line.end("a0")
+    crowd.append(await line.add("a again", "a"))
+    assert not crowd[-1].done()
+    for call in (*crowd[:14], *others, crowd[-1]):
+        call.cancel()

@@ -62,6 +62,7 @@ async def test_closed_limit_turns_away_what_comes_later_but_not_from_the_service
 class Details(grpc.HandlerCallDetails):
     def __init__(self, method: str) -> None:
         self.method = method
+        self.invocation_metadata = ()
 
 
 async def no_such_method(details: grpc.HandlerCallDetails) -> None:

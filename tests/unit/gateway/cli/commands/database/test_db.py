@@ -35,7 +35,7 @@ def test_check_reports_files_that_differ_from_their_rows(db: Command, data_dir: 
     (library / f"{changed}.wav").write_bytes(b"RIFX")
     (library / "11111111-2222-4333-8444-555555555555.wav").write_bytes(b"RIFF")
     status, out, err = db("check")
-    problems = dict(line.split(": ", 1) for line in out.splitlines())
+    problems = dict(line.partition(" (")[0].split(": ", 1) for line in out.splitlines())
     assert status == 1
     assert problems == {
         f"generation {missing}": f"its file outputs/2026/01/01/{missing}.wav is missing",
@@ -73,7 +73,7 @@ def test_backup_is_restored_completely(db: Command, data_dir: Path, tmp_path: Pa
     assert "--force" in db("backup", str(tmp_path / "mine.db"))[2]
     assert db("backup", str(tmp_path / "mine.db"), "--force")[0] == 0
     db("reset", "--yes")
-    assert db("check")[1] == f"file outputs/2026/01/01/{generation_id}.wav: belongs to no generation\n"
+    assert f"file outputs/2026/01/01/{generation_id}.wav: belongs to no generation (" in db("check")[1]
     assert db("restore", str(copy))[0] == 0  # An empty database is replaced without confirmation.
     assert "reduced the database" in db("vacuum")[1]
     assert db("check", "--files") == (0, "", "no problems found\n")

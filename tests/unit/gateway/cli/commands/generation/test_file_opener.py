@@ -55,4 +55,4 @@ def test_why_it_is_not_opened_is_told(desktop: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_file_on_a_server_is_not_opened(desktop: Path) -> None:
-    assert open_file(Path("/srv/x.wav")) == "not opened: x.wav is on the server; save it here with --output"
+    assert open_file(None) == "not opened: the file is on the server; save it here with --output"

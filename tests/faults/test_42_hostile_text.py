@@ -1,4 +1,5 @@
-"""What others have written into a library reaches no terminal as control characters, whichever command shows it."""
+"""Fault 42: what others have written into a library reaches no terminal as control characters, whichever command shows
+it, and no log, metric, header or file name."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import re
 import unicodedata
 from pathlib import Path
 
+import httpx2
 import pytest
 from sqlalchemy import text
 
@@ -14,6 +16,10 @@ from storage_service.config import StorageSettings
 from storage_service.db.database import Database
 from tests.support.command_line import InProcessShell
 from tests.support.database_commands import completed
+from tests.support.metric_pages import read_families
+from tests.support.observed_services import read_page
+from tests.support.processes import free_ports
+from tests.support.service_processes import service_processes
 from tests.support.terminals import DRAWING, on_terminal
 
 CORPUS = (
@@ -129,3 +135,36 @@ def test_a_real_terminal_gets_only_colours(library: tuple[InProcessShell, dict[s
     screen = on_terminal("--data-dir", shell.data_dir, "show", ids["failed"], columns=40)
     require_harmless(DRAWING.sub("", screen.raw.decode()).replace("\r\n", "\n"))
     assert re.search(rb"\x1b\[[0-9;]*m", screen.raw)
+
+
+NAMES = (b"caf\xe9", b"\x9b31m\x9d", b"\xe2\x80\xae", b"a\tb", b"x" * 300)
+"""Of a client, as bytes of a header."""
+
+
+@pytest.mark.slow
+async def test_no_log_header_metric_or_file_name_has_control_characters(tmp_path: Path) -> None:
+    # A prompt keeps what is no control character: the direction of text, and markup.
+    prompt = "".join(character for character in " ".join(CORPUS) if unicodedata.category(character) != "Cc")
+    port = free_ports(1)[0]
+    async with service_processes(tmp_path / "data", "storage", "export", "generation") as services:
+        await services.start("gateway", DGX_MUSIC_METRICS_PORT=str(port))
+        _, url = await services.start_http()
+        async with httpx2.AsyncClient(base_url=url, timeout=60) as http:
+            for name in NAMES:
+                headers = [(b"dgx-music-client", name)]
+                body = {"input": prompt, "instructions": prompt, "duration_seconds": 0.1, "response_format": "flac"}
+                answer = await http.post("/v1/audio/speech", json=body, headers=headers)
+                assert answer.status_code == 200, answer.text
+                assert all(value.isascii() and value.isprintable() for value in answer.headers.values())
+                refused = await http.post("/v1/audio/speech", json=body | {"model": prompt}, headers=headers)
+                assert refused.status_code == 404, refused.text
+            events = await http.post("/v1/audio/speech", json=body | {"stream_format": "sse", "response_format": "pcm"})
+            assert {line.partition(":")[0] for line in events.text.splitlines()} == {"data", ""}
+        page = read_page(port)
+        assert "grpc_server_handled_total" in read_families(page)
+        require_harmless(page)
+        for process in services.running.values():
+            require_harmless(process.log())
+            assert "http_request_failed" not in process.log()
+        names = [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")]
+        assert all(name.isascii() and name.isprintable() for name in names)

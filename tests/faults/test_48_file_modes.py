@@ -13,10 +13,16 @@ import pytest
 from google.protobuf import json_format
 
 from dgx_music.storage.v1 import storage_pb2 as storage
+from service_runtime.file_modes import limit_umask
 from tests.support.command_line import InProcessShell, Shell
 
 PRIVATE = re.compile(r"(run|spool|backups|[a-z]+/\.landing)(/.*)?|dgx_music\.db.*")
 """What only the owner may use, in any case. The rest of a data directory is the library."""
+
+
+@pytest.fixture
+def shell(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> InProcessShell:
+    return InProcessShell(tmp_path / "data", capfd)
 
 
 @contextmanager
@@ -79,6 +85,54 @@ def test_data_directory_of_embedded_services_is_private(shell: InProcessShell, m
     with umask(mask):
         shell.run("generate", "house", "-d", "0.5")
     assert wrong_modes(shell.data_dir, group_readable=False) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mask", [0o000, 0o077])
+def test_no_command_opens_what_it_writes(shell: InProcessShell, tmp_path: Path, mask: int) -> None:
+    home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    home.mkdir(mode=0o700)
+    settings = {
+        "DGX_MUSIC_CONFIG": str(home / "dgx-music" / "config.toml"),
+        "DGX_MUSIC_AUDIT_LOG": str(elsewhere / "audit.log"),
+    }
+    with umask(mask):
+        limit_umask()  # As each process of a command does.
+        shell.run("config", "set", "service_token", "s" * 40, DGX_MUSIC_CONFIG=settings["DGX_MUSIC_CONFIG"])
+        copy, picture = elsewhere / "copy.flac", elsewhere / "wave.png"
+        [made] = shell.generations(
+            "generate", "house", "-d", "0.5", "--seed", "1", "--format", "flac", "-o", str(copy), **settings
+        )
+        shell.run("files", "import", str(copy), **settings)
+        shell.run("files", "tag", made.id, "--title", "Private", **settings)
+        shell.run("render", made.id, "--format", "mp3", "-o", str(elsewhere / "copy.mp3"), **settings)
+        shell.run("variations", made.id, "--count", "1", **settings)
+        shell.run("show", made.id, "--png", str(picture), **settings)
+        shell.run("files", "export", "--all", "--to", str(elsewhere / "exported"), **settings)
+        shell.run("tls", "init", "--host", "localhost", **settings)
+        shell.run("tls", "init", "--host", "localhost", str(elsewhere / "tls"), **settings)
+        shell.run("token", "create", "laptop", **settings)
+        shell.run("db", "backup", **settings)
+        shell.run("db", "backup", str(elsewhere / "backup.db"), **settings)
+        shell.run("db", "vacuum", **settings)
+        shell.run("db", "check", "--files", **settings)
+        shell.run("delete", made.id, "--yes", **settings)
+    public = {path for path in (shell.data_dir / "tls", elsewhere / "tls") for path in path.glob("*.pem")}
+    assert len(public) == 6  # Certificates, which are shown to everyone.
+    private = {path.relative_to(tmp_path).as_posix(): mode(path) for path in _written(tmp_path) if path not in public}
+    for folder in (shell.data_dir, home):
+        assert {
+            name: oct(bits) for name, bits in private.items() if name.startswith(folder.name) and bits & 0o077
+        } == {}
+    secret = {"elsewhere/audit.log", "elsewhere/backup.db", *(n for n in private if n.startswith("elsewhere/tls"))}
+    assert secret < private.keys()
+    assert {name: oct(private[name]) for name in secret if private[name] & 0o077} == {}
+    assert {name: oct(bits) for name, bits in private.items() if bits & (mask | 0o027)} == {}
+
+
+def _written(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.name not in ("hub", "elsewhere")]
 
 
 def test_open_data_directory_of_earlier_version_is_closed_except_for_audio(shell: InProcessShell) -> None:

@@ -1,0 +1,1 @@
+"""Invalid and hostile input at random, from a seed: requests, files, command lines."""

@@ -1,0 +1,39 @@
+"""Random requests to all methods of all services, to the HTTP endpoints and to the MCP server: a few in each run of the
+tests, and thousands among the slow ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.fuzz.http_requests import fuzz_http
+from tests.fuzz.mcp_requests import fuzz_mcp
+from tests.fuzz.requests import COMMON, SERVICES, fuzz
+from tests.support.service_processes import service_processes
+
+SEED = 1
+
+
+async def test_a_few_requests_to_every_method(tmp_path: Path) -> None:
+    tally, problems = await fuzz(tmp_path / "data", 170, SEED)
+    assert not problems, "\n".join(problems)
+    methods = {method.full_name for service in (*SERVICES.values(), *COMMON) for method in service.methods}
+    assert {path[1:].replace("/", ".") for path, _ in tally.counts} == methods
+
+
+@pytest.mark.slow
+async def test_thousands_of_requests(tmp_path: Path, url: str) -> None:
+    _, problems = await fuzz(tmp_path / "data", 1500, SEED + 1, url)
+    assert not problems, "\n".join(problems)
+
+
+@pytest.mark.slow
+async def test_http_and_mcp(tmp_path: Path) -> None:
+    async with service_processes(tmp_path / "data") as services:
+        statuses, problems = await fuzz_http(services, 600, SEED)
+        assert {200, 400, 401, 404, 415} <= set(statuses)
+        assert not problems, "\n".join(problems)
+        kinds, problems = await fuzz_mcp(services, 300, SEED)
+        assert {"result", "tool error"} <= set(kinds)
+        assert not problems, "\n".join(problems)
