@@ -16,6 +16,8 @@ WARM_UP_JOBS = 60
 JOBS = 40
 """Between two counts. What every job leaves behind grows by so much each time; what only some do, by a tenth."""
 COUNTS = 3
+BOUNDED = "FairQueue._heads", "music_theory.Chord"
+"""Grow for longer than this test: at most 64 outdated heads, and a cache of 512 bars."""
 MODULE = "tests.support.counted_process"
 
 
@@ -27,7 +29,7 @@ def leaks(counts: list[dict[str, int]]) -> dict[str, list[int]]:
     growth = {
         name: [after.get(name, 0) - before.get(name, 0) for before, after in pairwise(counts)]
         for name in counts[-1]
-        if name.startswith(OWN)
+        if name.startswith(OWN) and not name.endswith(BOUNDED)
     }
     return {name: each for name, each in growth.items() if min(each) >= JOBS // 10}
 

@@ -67,6 +67,7 @@ def migrate(shell: InProcessShell, release: Release, **settings: str) -> None:
     if release.needs_migration:
         assert "run `dgx-music db migrate`" in shell.error("history", status=1, **settings)
     shell.run("db", "migrate", **settings)
+    shell.run("files", "stats", **settings)  # Starts export, which removes what a killed one has left.
     shell.run("db", "check", "--files", **settings)
 
 

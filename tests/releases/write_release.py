@@ -171,7 +171,7 @@ def postgres_tools() -> str:
 def pack(folder: Path, archive: Path) -> None:
     """Writes the data directories to an archive, without the model, spools that are only kept for a while, and what
     belongs to a process."""
-    finished = {file.stem for file in folder.glob("*/outputs/**/*") if file.is_file()}
+    finished = {file.stem for file in folder.glob("*/outputs/[0-9]*/**/*") if file.is_file()}
 
     def keep(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
         member.uid = member.gid = 0
