@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import signal
+from contextlib import suppress
 
 from tests.soak.cluster import Cluster
 from tests.soak.schedule import Fault
@@ -80,8 +81,10 @@ async def _fill_disk(cluster: Cluster, fault: Fault) -> bool:
     ballast = cluster.services.data_dir / "ballast"
     async with cluster.locks["disk"]:
         with ballast.open("wb") as file:
-            room = shutil.disk_usage(cluster.services.data_dir).free - SPARED_BYTES
-            os.posix_fallocate(file.fileno(), 0, max(1, room))
+            while (room := shutil.disk_usage(cluster.services.data_dir).free - SPARED_BYTES) > 0:
+                with suppress(OSError):  # A service has just taken some of the room.
+                    os.posix_fallocate(file.fileno(), 0, file.seek(0, os.SEEK_END) + room)
+                    break
         await asyncio.sleep(fault.seconds)
         ballast.unlink()
     return True
