@@ -1,6 +1,6 @@
 """Measures whether a long life costs memory: `make bench-endurance`.
 
-    python -m benchmarks.endurance [--jobs 3600] [--warm-up 600] [--sample-every 100] [--objects]
+    python -m benchmarks.endurance [--jobs 3600] [--warm-up 1200] [--sample-every 100] [--objects]
 
 Four services, and `dgx-music http`, serve clients that generate, listen live, leave early, cancel, rate, render,
 extend, save, import, list, are refused, hang up and delete; some stay, some come and go. After each hundred jobs,
@@ -176,7 +176,7 @@ def main() -> None:
     """Measures, and ends with status 1 if anything grew."""
     parser = argparse.ArgumentParser(description="Measures whether a long life costs memory, threads or files.")
     parser.add_argument("--jobs", type=int, default=3600)
-    parser.add_argument("--warm-up", type=int, default=600, help="Jobs before the first sample that counts.")
+    parser.add_argument("--warm-up", type=int, default=1200, help="Jobs before the first sample that counts.")
     parser.add_argument("--sample-every", type=int, default=100, help="Jobs between two samples.")
     parser.add_argument("--objects", action="store_true", help="Also count the objects in the services.")
     parser.add_argument("--seed", type=int, default=1)
