@@ -23,6 +23,8 @@ from service_runtime.settings import Settings
 
 log = get_logger(__name__)
 
+CONNECTION_LOST_CODES = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+
 Stub = TypeVar("Stub")
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -112,8 +114,9 @@ class ServiceClient(Generic[Stub]):
         await require_serving(self._channel, self._address, self._full_name)
 
     async def _translate_error(self, error: grpc.aio.AioRpcError) -> Exception:
-        """Returns Unavailable with what is at the service's address if the connection failed, else `error` itself."""
-        if error.code() is not grpc.StatusCode.UNAVAILABLE or status_of(error) is not None:
+        """Returns Unavailable with what is at the service's address if the connection failed, or if the service ended
+        the call because it stops, else `error` itself."""
+        if error.code() not in CONNECTION_LOST_CODES or status_of(error) is not None:
             return error
         log.info("service_unreachable", service=self._full_name, address=self._address, error=error.details())
         name = self._full_name.split(".")[1]

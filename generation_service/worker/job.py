@@ -33,7 +33,8 @@ log = get_logger(__name__)
 
 TRACER = Tracer("generation")
 
-TRANSIENT_CODES = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+TRANSIENT_CODES = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
+"""A call that this process cancels raises CancelledError; CANCELLED comes from a server that stops."""
 """Status codes after which the same call to storage is retried."""
 INITIAL_DELAY_SECONDS, MAX_DELAY_SECONDS = 0.1, 2.0
 """The delays between such retries."""
@@ -201,7 +202,9 @@ class Job:
         except grpc.aio.AioRpcError as error:
             if error.code() in LEASE_LOST_CODES:
                 return await self._end_without_lease(LeaseLostReason.STALE)
-            if error.code() in TRANSIENT_CODES:
+            if error.code() is not grpc.StatusCode.INVALID_ARGUMENT:
+                # The next attempt finds the samples at export, and generates nothing.
+                log.warning("completion_failed", code=error.code().name, error=error.details())
                 return await self._end_without_lease(LeaseLostReason.EXPIRED)
             await self._delete_file()  # No database row will refer to it.
             message = f"storage rejected the completion: {read_error_details(error).message}"
