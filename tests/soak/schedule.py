@@ -63,6 +63,7 @@ FAILPOINTS = {
         "generation.before_renewal",
     ),
 }
+NOT_OF_THE_DISK = "export.before_mastering"
 DISK_ERRORS = ("ENOSPC", "EIO", "EDQUOT", "EROFS")
 MAX_CLOCK_STEP_SECONDS = {"storage": 10, "export": 3600, "generation": 3600, "generation-2": 3600, "gateway": 3600}
 """Storage's clock decides over leases where its database has none, so that an hour would be waited for."""
@@ -187,7 +188,8 @@ def _draw_fault(dice: random.Random, before_job: int, kinds: Sequence[str]) -> F
             detail = f"{dice.choice(FAILPOINTS[target.partition('-')[0]])}:kill@{dice.randint(1, 8)}"
         case "disk error":
             target, seconds = "export", round(dice.uniform(1, 4), 2)
-            detail = f"{dice.choice(FAILPOINTS[target])}:{dice.choice(DISK_ERRORS)}"
+            steps = [point for point in FAILPOINTS[target] if point != NOT_OF_THE_DISK]
+            detail = f"{dice.choice(steps)}:{dice.choice(DISK_ERRORS)}"
         case "disk full":
             target, seconds = "", round(dice.uniform(1, 4), 2)
         case "clock":
