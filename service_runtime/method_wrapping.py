@@ -100,9 +100,12 @@ def _release_frames(abort: grpc.aio.AbortError) -> None:
     gRPC keeps the error with the call, and the frames of a traceback refer to the call, or to a task that has failed
     with the error: only the garbage collector would free them, after hundreds of refused calls.
     """
-    errors: list[BaseException] = [abort]
-    while errors:
-        error = errors.pop()
-        error.__traceback__ = None
-        errors += {id(cause): cause for cause in (error.__cause__, error.__context__) if cause is not None}.values()
+    found: list[BaseException | None] = [abort]
+    released: set[int] = set()  # Causes and contexts may form a cycle.
+    while found:
+        error = found.pop()
+        if error is not None and id(error) not in released:
+            released.add(id(error))
+            error.__traceback__ = None
+            found += (error.__cause__, error.__context__)
     abort.__cause__ = abort.__context__ = None

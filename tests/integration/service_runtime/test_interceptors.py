@@ -149,6 +149,24 @@ async def test_failed_call_frees_what_it_used_without_the_garbage_collector(
         gc.enable()
 
 
+async def test_error_whose_cause_was_raised_while_it_was_handled_ends_the_call(
+    service: ScriptedService, stub: Any
+) -> None:
+    def behaviour(context: Any) -> None:
+        refusal = errors.DataLoss("gap", reason="GAP")
+        try:
+            raise refusal
+        except errors.DataLoss:
+            try:
+                raise ValueError
+            except ValueError as cause:
+                refusal.__cause__ = cause  # Whose context is the refusal.
+        raise refusal
+
+    service.behaviour = behaviour
+    assert (await call_error(stub)).code() is grpc.StatusCode.DATA_LOSS
+
+
 async def test_cancelled_stream_is_closed_at_once(service: ScriptedService, stub: Any) -> None:
     call = stub.Generate(pb.GenerateRequest(), timeout=60)
     await call.read()
