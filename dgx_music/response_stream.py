@@ -23,9 +23,16 @@ async def read_stream(call: grpc.aio.UnaryStreamCall[Any, Response]) -> AsyncGen
             response = await asyncio.shield(read)
         except asyncio.CancelledError:
             call.cancel()
+            read.add_done_callback(_ignore_error)
             if not read.done():
                 await asyncio.wait([read])
             raise
         if response is grpc.aio.EOF:
             return
         yield cast(Response, response)
+
+
+def _ignore_error(read: asyncio.Task[Any]) -> None:
+    """Keeps asyncio from logging the error of a read that nobody waits for: a deadline may end it with its reader."""
+    if not read.cancelled():
+        read.exception()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -55,27 +56,56 @@ def wrap_method(
     method = getattr(handler, attribute)
 
     async def call(request: Any, context: Context) -> Any:
-        async with open_scope(request, context) as step:
-            if step is None:
-                return await method(request, context)
-            return await step(lambda: method(request, context))
+        try:
+            async with open_scope(request, context) as step:
+                if step is None:
+                    return await method(request, context)
+                return await step(partial(method, request, context))
+        except grpc.aio.AbortError as error:
+            _release_frames(error)
+            raise
+        finally:
+            del request, context
 
     async def generate(request: Any, context: Context) -> AsyncIterator[Any]:
-        # Closed here and not by the garbage collector, so that a cancelled call releases its resources at once.
-        async with open_scope(request, context) as step, aclosing(method(request, context)) as responses:
-            if step is None:
-                async for response in responses:
-                    yield response
-                return
-            while True:
-                try:
-                    response = await step(responses.__anext__)
-                except StopAsyncIteration:
+        try:
+            # Closed here and not by the garbage collector, so that a cancelled call releases its resources at once.
+            async with open_scope(request, context) as step, aclosing(method(request, context)) as responses:
+                if step is None:
+                    async for response in responses:
+                        yield response
                     return
-                yield response
+                while True:
+                    try:
+                        response = await step(responses.__anext__)
+                    except StopAsyncIteration:
+                        return
+                    yield response
+        except grpc.aio.AbortError as error:
+            _release_frames(error)
+            raise
+        finally:
+            del request, context
 
     # A streaming method is an async generator, or a coroutine that writes to the context itself (health's Watch).
     wrapped = generate if inspect.isasyncgenfunction(method) else call
     return build_handler(
         wrapped, deserializer or handler.request_deserializer, serializer or handler.response_serializer
     )
+
+
+def _release_frames(abort: grpc.aio.AbortError) -> None:
+    """Lets go of the variables of what has led to the end of a call: requests, samples, decoders with their threads.
+
+    gRPC keeps the error with the call, and the frames of a traceback refer to the call, or to a task that has failed
+    with the error: only the garbage collector would free them, after hundreds of refused calls.
+    """
+    found: list[BaseException | None] = [abort]
+    released: set[int] = set()  # Causes and contexts may form a cycle.
+    while found:
+        error = found.pop()
+        if error is not None and id(error) not in released:
+            released.add(id(error))
+            error.__traceback__ = None
+            found += (error.__cause__, error.__context__)
+    abort.__cause__ = abort.__context__ = None

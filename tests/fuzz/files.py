@@ -33,8 +33,8 @@ from tests.support.pictures import png
 
 CALL_SECONDS = 30.0
 """No call on a file of a second may take longer, however busy the machine is."""
-MAX_MEMORY_BYTES = 700 << 20
-"""How much the process may use, whatever the files of at most 1 MB claim. Intact ones take 250 MB."""
+MAX_MEMORY_BYTES = 400 << 20
+"""How much the process may use, whatever the files of at most 1 MB claim. Two thousand take 252 MiB."""
 REFUSALS = {
     "INVALID_ARGUMENT",
     "UNAVAILABLE",

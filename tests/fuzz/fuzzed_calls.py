@@ -187,10 +187,12 @@ class FuzzedCall:
 
 
 class Tally:
-    """How many calls of each method ended with which code."""
+    """How many calls of each method ended with which code, and what they cost."""
 
     def __init__(self) -> None:
         self.counts: Counter[tuple[str, str]] = Counter()
+        self.memory: dict[str, list[int]] = {}
+        """Service → its bytes of memory before and after."""
 
     def add(self, call: FuzzedCall) -> None:
         self.counts[call.method.path, call.code] += 1
@@ -203,4 +205,6 @@ class Tally:
             lines.append(
                 f"{path.removeprefix('/'):65} " + " ".join(f"{code}:{number}" for code, number in codes.items())
             )
+        for name, sizes in self.memory.items():
+            lines.append(f"{name:65} " + " → ".join(f"{size >> 20}" for size in sizes) + " MiB")
         return "\n".join(lines)

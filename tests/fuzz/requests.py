@@ -116,8 +116,8 @@ class Fuzzer:
         await asyncio.gather(*(call() for _ in range(CONCURRENT_CALLS)))
 
 
-async def check_health(services: ServiceProcesses, memory_before: dict[str, int]) -> list[str]:
-    """Returns what is wrong with the services after the requests."""
+async def check_health(services: ServiceProcesses, memory: dict[str, list[int]]) -> list[str]:
+    """Returns what is wrong with the services after the requests, and adds what memory they use."""
     problems = []
     for name, process in services.running.items():
         if not process.is_running:
@@ -125,7 +125,8 @@ async def check_health(services: ServiceProcesses, memory_before: dict[str, int]
             continue
         if await read_health(services.channel(name)) != SERVING:
             problems.append(f"{name} is not SERVING")
-        growth = process.memory_bytes() - memory_before[name]
+        memory[name].append(process.memory_bytes())
+        growth = memory[name][-1] - memory[name][0]
         if growth > MAX_GROWTH_BYTES:
             problems.append(f"{name} has grown by {growth >> 20} MiB")
         for line in process.log().splitlines():
@@ -154,7 +155,8 @@ async def fuzz(data_dir: Path, count: int, seed: int, database_url: str | None =
     async with service_processes(data_dir, **settings) as services:
         fuzzer = Fuzzer(services, seed)
         await fuzzer.prepare()
-        memory = {name: process.memory_bytes() for name, process in services.running.items()}
+        memory = fuzzer.tally.memory
+        memory |= {name: [process.memory_bytes()] for name, process in services.running.items()}
         await fuzzer.run(count)
         return fuzzer.tally, fuzzer.problems + await check_health(services, memory)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from typing import Any
 
 import grpc
@@ -114,6 +116,55 @@ async def test_abort_by_the_servicer_is_left_alone(service: ScriptedService, stu
 
     service.behaviour = behaviour
     assert (await call_error(stub)).code() is grpc.StatusCode.PERMISSION_DENIED
+
+
+class Decoder:
+    """What a method has open while it fails."""
+
+
+@pytest.mark.parametrize("call", [call_error, stream_error])
+@pytest.mark.parametrize("error", [errors.DataLoss("gap", reason="GAP"), ValueError("gap")], ids=["refusal", "bug"])
+async def test_failed_call_frees_what_it_used_without_the_garbage_collector(
+    service: ScriptedService, stub: Any, call: Any, error: Exception
+) -> None:
+    decoders = []
+
+    async def decode() -> None:
+        decoder = Decoder()
+        decoders.append(weakref.ref(decoder))
+        raise error
+
+    async def behaviour(context: Any) -> None:
+        task = asyncio.create_task(decode())  # It keeps the error, whose traceback has this variable.
+        await asyncio.shield(task)
+
+    service.behaviour = behaviour
+    gc.disable()
+    try:
+        await call(stub)
+        service.behaviour = lambda context: None
+        await stub.ListModels(pb.ListModelsRequest(), timeout=60)  # For the server, the call before has ended too.
+        assert [decoder() for decoder in decoders] == [None]
+    finally:
+        gc.enable()
+
+
+async def test_error_whose_cause_was_raised_while_it_was_handled_ends_the_call(
+    service: ScriptedService, stub: Any
+) -> None:
+    def behaviour(context: Any) -> None:
+        refusal = errors.DataLoss("gap", reason="GAP")
+        try:
+            raise refusal
+        except errors.DataLoss:
+            try:
+                raise ValueError
+            except ValueError as cause:
+                refusal.__cause__ = cause  # Whose context is the refusal.
+        raise refusal
+
+    service.behaviour = behaviour
+    assert (await call_error(stub)).code() is grpc.StatusCode.DATA_LOSS
 
 
 async def test_cancelled_stream_is_closed_at_once(service: ScriptedService, stub: Any) -> None:
