@@ -49,7 +49,11 @@ class Cluster:
     """Five services on one data directory."""
 
     def __init__(
-        self, services: ServiceProcesses, links: Mapping[str, Forwarder], clocks: Mapping[str, SteppedClock], has_disk: bool
+        self,
+        services: ServiceProcesses,
+        links: Mapping[str, Forwarder],
+        clocks: Mapping[str, SteppedClock],
+        has_disk: bool,
     ) -> None:
         self.services, self.links, self.clocks = services, links, clocks
         self.has_disk = has_disk
