@@ -19,7 +19,6 @@ context.configure(
     target_metadata=Base.metadata,
     render_as_batch=True,  # SQLite alters a table by recreating it.
     on_version_apply=_after_step,
-    transactional_ddl=True,  # Otherwise Alembic commits after each step on SQLite, which can roll back DDL.
 )
 with context.begin_transaction():
     context.run_migrations()

@@ -27,6 +27,7 @@ from dgx_music.export.v1.export_pb2 import (
 from dgx_music.storage.v1 import storage_pb2_grpc
 from dgx_music.storage.v1.conditioning_pb2 import LINEAGE_RELATION_VARIATION
 from dgx_music.storage.v1.storage_pb2 import (
+    GENERATION_STATE_CANCELLED,
     GENERATION_STATE_PENDING,
     GENERATION_STATE_PROCESSING,
     DeleteGenerationRequest,
@@ -103,7 +104,7 @@ class FileCleanup:
                 return response
             if error.code() is not grpc.StatusCode.NOT_FOUND:
                 raise
-        if generation is not None:
+        if generation is not None and response.reason != CLEANUP_REASON_ORPHAN:
             # It may have been deleted or retried since it was looked up.
             with _ignore_status(grpc.StatusCode.NOT_FOUND, grpc.StatusCode.FAILED_PRECONDITION):
                 await self._storage.call_unary(
@@ -130,7 +131,8 @@ class FileCleanup:
                 return source_ids
 
     async def _find_orphans(self) -> AsyncGenerator[LibraryFile, None]:
-        """Yields the outputs whose generation storage does not know."""
+        """Yields the outputs whose generation storage does not know, or which is CANCELLED: it will never have a file.
+        One that FAILED may be retried."""
         newest = datetime.now(UTC) - ORPHAN_GRACE_PERIOD
         request = ListFilesRequest(kinds=[FILE_KIND_OUTPUT], page_size=PAGE_SIZE)
         while True:
@@ -140,7 +142,7 @@ class FileCleanup:
                 batch = candidates[start : start + MAX_CONCURRENT_LOOKUPS]
                 generations = await asyncio.gather(*(self._find_generation(file.generation_id) for file in batch))
                 for file, generation in zip(batch, generations, strict=True):
-                    if generation is None:
+                    if generation is None or generation.state == GENERATION_STATE_CANCELLED:
                         yield file
             request.page_token = page.next_page_token
             if not request.page_token:

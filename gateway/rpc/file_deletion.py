@@ -20,7 +20,7 @@ RETRY_SECONDS = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0, 300.0)
 
 
 class FileDeletion:
-    """Its retries end with the gateway; `files cleanup` finds what is left then."""
+    """Its retries end with the gateway; `files cleanup --orphans` deletes what is left then."""
 
     def __init__(self, export_client: ServiceClient[export_pb2_grpc.ExportServiceAsyncStub]) -> None:
         self._export = export_client

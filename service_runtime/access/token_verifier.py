@@ -48,10 +48,10 @@ class TokenCache:
         """Returns what the token grants. Raises Unauthenticated if it is not valid, and what the verifier raises."""
         key = hash_token(token)
         remembered = self._remembered.get(key)
-        if remembered is None or time.monotonic() >= remembered.until:
-            return await self._ask(key, read_token_id(token))
-        _require_unexpired(remembered.token)
-        return remembered.token
+        is_fresh = remembered is not None and time.monotonic() < remembered.until
+        verified = remembered.token if remembered and is_fresh else await self._ask(key, read_token_id(token))
+        _require_unexpired(verified)
+        return verified
 
     async def verify_again(self, bearer: str, token: access_pb2.Token) -> None:
         """Raises Unauthenticated if `token`, which `verify` has returned for `bearer`, is not valid any more; what the
@@ -75,7 +75,6 @@ class TokenCache:
             raise
         finally:
             del self._running[key]
-        _require_unexpired(token)
         if len(self._remembered) >= MAX_REMEMBERED:
             self._remembered.clear()
         self._remembered[key] = _Remembered(token, started_at + self._valid_seconds)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.engine import URL
+from sqlalchemy.engine import URL, ExceptionContext
 from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
@@ -30,6 +30,7 @@ from storage_service.db.error_translation import translate_error, unavailable
 from storage_service.db.open_files import OpenFiles
 from storage_service.db.sqlite import (
     create_file,
+    error_code,
     journal_mode,
     set_journal_mode,
     sqlite3,
@@ -141,6 +142,7 @@ class Database:
             event.listen(engine, "close", lambda *_: files.remove_connection())
         event.listen(engine, "connect", _configure_sqlite_connection)
         event.listen(engine, "begin", _begin_sqlite_transaction)
+        event.listen(engine, "handle_error", _reopen_if_read_only)
         return engine
 
     def _postgres_engine(self, connections: int) -> Engine:
@@ -193,6 +195,13 @@ def _configure_sqlite_connection(connection: sqlite3.Connection, _record: object
     connection.execute("PRAGMA foreign_keys=ON")
     register_clock(connection)
     connection.create_function("dgx_casefold", 1, str.casefold, deterministic=True)
+
+
+def _reopen_if_read_only(context: ExceptionContext) -> None:
+    """Makes the pool replace all connections: one that was opened when its file was read-only remains so for ever."""
+    error = context.original_exception
+    if isinstance(error, sqlite3.Error) and error_code(error) == sqlite3.SQLITE_READONLY:
+        context.is_disconnect = True
 
 
 def _configure_postgres_connection(connection: Any, _record: object) -> None:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import mmap
 import sqlite3
+import stat
 import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from service_runtime.file_modes import PRIVATE, create_private_file, restrict
+from service_runtime.file_modes import create_private_file, set_mode
 
 WAL_SAFE = (3, 51, 3)
 """The first SQLite version in which WAL mode is safe."""
@@ -43,12 +44,14 @@ _FILE_SUFFIXES = "-journal", "-wal", "-shm"
 def create_file(path: Path) -> None:
     """Creates an empty database that only its owner may open, or makes an existing one private with its other files.
 
-    SQLite gives the files that it creates later the same access rights.
+    SQLite gives the files that it creates later the same access rights; those of a database that was read-only get
+    them here.
     """
     with suppress(OSError):  # SQLite reports a folder or a file that is not writable better.
         create_private_file(path)
+        mode = stat.S_IMODE(path.stat().st_mode)
         for suffix in _FILE_SUFFIXES:
-            restrict(path.with_name(path.name + suffix), PRIVATE.file)
+            set_mode(path.with_name(path.name + suffix), mode)
 
 
 def error_code(error: sqlite3.Error) -> int:

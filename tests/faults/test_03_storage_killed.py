@@ -95,8 +95,8 @@ async def test_kill_at_commit_keeps_acknowledged_changes(
 async def test_unacknowledged_calls_can_be_repeated(
     url: str, address: str, database: Database, is_clean: Callable[[], bool]
 ) -> None:
-    # After a create and before a completion: the two cases that the test above omits.
-    lives = [f"storage.{when}_commit:kill@{number}" for number, when in ((1, "after"), (2, "before"))]
+    # After a create, and before and after a completion.
+    lives = [f"storage.{when}_commit:kill@{number}" for number, when in ((1, "after"), (2, "before"), (1, "after"))]
     made = set()
     async with storage_server(url, address, DGX_MUSIC_FAILPOINT=lives[0]) as server, connect(address) as channel:
         with pytest.raises(grpc.aio.AioRpcError):
@@ -110,6 +110,10 @@ async def test_unacknowledged_calls_can_be_repeated(
         made.add(worker.job.generation.id)
         with pytest.raises(grpc.aio.AioRpcError):
             await worker.complete(stub)
+        await server.wait()
+    async with storage_server(url, address, DGX_MUSIC_FAILPOINT=lives[2]) as server, connect(address) as channel:
+        with pytest.raises(grpc.aio.AioRpcError):
+            await worker.complete(StorageServiceStub(channel))
         await server.wait()
     async with storage_server(url, address), connect(address) as channel:
         done = await worker.complete(StorageServiceStub(channel))

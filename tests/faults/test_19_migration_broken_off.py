@@ -3,6 +3,7 @@ another version that runs during a migration stops."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -47,4 +48,4 @@ async def test_server_stops_if_schema_is_migrated_under_it(url: str, address: st
     async with storage_server(url, address) as server:
         with database.write() as session:
             session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
-        assert await server.wait() == 1
+        assert await asyncio.wait_for(server.wait(), 60) == 1

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from dgx_music.export.v1 import export_pb2
 from dgx_music.storage.v1 import storage_pb2 as pb
+from gateway.cli.commands.database.db_check import find_problems
+from storage_service.db.database import Database
 from tests.support.cut_connection import forwarding_to
 from tests.support.service_processes import ServiceProcesses, service_processes
 
@@ -97,4 +102,23 @@ async def test_export_is_away(services: ServiceProcesses) -> None:
     await services.kill("export")
     await cancel(services, generation_id)
     await services.start("export")
+    await wait_until_empty(services)
+
+
+async def test_the_gateway_ends_before_export_is_back(services: ServiceProcesses) -> None:
+    await services.start("generation", module=MODULE, **DYING)
+    generation_id = await create(services, 1)
+    assert await services.running["generation"].wait() == -signal.SIGKILL
+    await services.kill("export")
+    await cancel(services, generation_id)
+    assert await services.kill("gateway", signal.SIGTERM) == 0
+    await services.start("export", "gateway")
+    [left] = (services.data_dir / "outputs").glob(f"*/*/*/{generation_id}.wav")
+    with Database(f"sqlite:///{services.data_dir}/dgx_music.db") as database:
+        [problem] = find_problems(database, services.data_dir, read_files=True)
+    assert "files cleanup --orphans" in problem.remedy
+    two_hours_ago = time.time() - 7200
+    os.utime(left, (two_hours_ago, two_hours_ago))
+    request = export_pb2.CleanupRequest(orphans=True)
+    assert [one.file.generation_id async for one in services.music.Cleanup(request, timeout=60)] == [generation_id]
     await wait_until_empty(services)

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from tests.soak.run import Report, run_schedule
-from tests.soak.schedule import KINDS, ON_REQUEST, Fault, Job, Schedule, draw_schedule
+from tests.soak.schedule import KINDS, Fault, Job, Schedule, draw_schedule
 from tests.soak.shrinking import shrink
 
 MAX_SHOWN_EVENTS = 40
@@ -24,7 +24,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=500)
     parser.add_argument("--faults", type=int, default=100)
-    parser.add_argument("--kinds", nargs="*", choices=KINDS | ON_REQUEST, default=list(KINDS), help="kinds of faults")
+    parser.add_argument("--kinds", nargs="*", choices=KINDS, default=list(KINDS), help="kinds of faults")
     parser.add_argument("--schedule", type=Path, help="run this file instead, which an earlier run has written")
     parser.add_argument("--database", choices=["sqlite", "postgres"], default="sqlite")
     parser.add_argument("--shrink-seconds", type=float, default=900, help="how long to look for a shorter failure")

@@ -20,6 +20,7 @@ from tests.soak.schedule import LEASE_SECONDS, LINKS, SERVICES
 from tests.soak.violation import Violation
 from tests.support.cut_connection import Forwarder, forwarding_to
 from tests.support.service_processes import ServiceProcess, ServiceProcesses
+from tests.support.stepped_clock import SteppedClock, build_library
 
 if TYPE_CHECKING:
     from dgx_music.gateway.v1.gateway_pb2_grpc import MusicServiceAsyncStub
@@ -38,24 +39,21 @@ SETTINGS = {
 }
 """Short leases, so that a job of a dead worker does not wait long; as many attempts as there are faults."""
 MODULES = {"generation": "tests.soak.paced_generation"}
-FAKETIME_LIBRARIES = ("/usr/lib/*/faketime/libfaketimeMT.so.1", "/usr/local/lib/faketime/libfaketimeMT.so.1")
 END_SECONDS = 60.0
 """How long a process may take to end after SIGTERM."""
 START_ATTEMPTS = 20
 DISK_BYTES = 2 << 30
 
 
-def find_faketime() -> str | None:
-    """Returns the path of libfaketime, if it is installed."""
-    found = (path for pattern in FAKETIME_LIBRARIES for path in sorted(Path("/").glob(pattern.lstrip("/"))))
-    return str(next(found, "")) or None
-
-
 class Cluster:
     """Five services on one data directory."""
 
     def __init__(
-        self, services: ServiceProcesses, links: Mapping[str, Forwarder], clocks: Mapping[str, Path], has_disk: bool
+        self,
+        services: ServiceProcesses,
+        links: Mapping[str, Forwarder],
+        clocks: Mapping[str, SteppedClock],
+        has_disk: bool,
     ) -> None:
         self.services, self.links, self.clocks = services, links, clocks
         self.has_disk = has_disk
@@ -77,13 +75,7 @@ class Cluster:
             if caller == name:
                 settings[f"DGX_MUSIC_{callee.upper()}_ADDRESS"] = forwarder.address
         if name in self.clocks:
-            settings |= {
-                "LD_PRELOAD": find_faketime() or "",
-                "FAKETIME_TIMESTAMP_FILE": str(self.clocks[name]),
-                "FAKETIME_CACHE_DURATION": "1",
-                "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-                "DONT_FAKE_MONOTONIC": "1",
-            }
+            settings |= self.clocks[name].environment
         module = MODULES.get(name.partition("-")[0])
         for attempt in range(1, START_ATTEMPTS + 1):
             self.starts += 1
@@ -115,7 +107,7 @@ class Cluster:
         for forwarder in self.links.values():
             forwarder.restore()
         for clock in self.clocks.values():
-            clock.write_text("+0")
+            clock.set_step(0)
         for name in SERVICES:
             async with self.locks[name]:
                 if name in self.services.running and self._failpoints[name]:
@@ -162,9 +154,8 @@ async def running_cluster(data_dir: Path, clocked: set[str], has_disk: bool, **s
     """Runs all services while the block runs. Those in `clocked` have clocks that can be stepped, if that is possible
     on this machine. What still runs at the end of the block is killed."""
     services = ServiceProcesses(data_dir, **{**SETTINGS, **settings})
-    clocks = {name: data_dir.parent / f"{name}.clock" for name in clocked if find_faketime()}
-    for clock in clocks.values():
-        clock.write_text("+0")
+    library = build_library(data_dir.parent) if clocked else None
+    clocks = {name: SteppedClock(library, data_dir.parent / f"{name}.clock") for name in clocked if library}
     async with AsyncExitStack() as stack:
         links = {}
         for link in LINKS:

@@ -95,7 +95,7 @@ async def _step_clock(cluster: Cluster, fault: Fault) -> bool:
     if clock is None:
         return False
     async with cluster.locks[f"clock of {fault.target}"]:
-        clock.write_text(fault.detail)
+        clock.set_step(int(fault.detail))
         await asyncio.sleep(fault.seconds)
-        clock.write_text("+0")
+        clock.set_step(0)
     return True

@@ -78,10 +78,9 @@ KINDS = {
     "lose answers": 8,
     "disk error": 6,
     "disk full": 3,
+    "clock": 6,
 }
 """Kind of a fault → how often."""
-ON_REQUEST = {"clock": 4}
-"""The same for kinds that are drawn only if they are named: libfaketime makes a service several times slower."""
 LEASE_SECONDS = 8.0
 
 
@@ -178,7 +177,7 @@ def _draw_job(dice: random.Random, number: int) -> Job:
 
 
 def _draw_fault(dice: random.Random, before_job: int, kinds: Sequence[str]) -> Fault:
-    kind = dice.choices(kinds, [(KINDS | ON_REQUEST)[one] for one in kinds])[0]
+    kind = dice.choices(kinds, [KINDS[one] for one in kinds])[0]
     target, detail, seconds = dice.choice(SERVICES), "", round(dice.uniform(0, 2), 2)
     match kind:
         case "pause":

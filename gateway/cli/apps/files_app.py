@@ -184,7 +184,10 @@ def cleanup(
             show_default=False,
         ),
     ] = "",
-    orphans: Annotated[bool, typer.Option("--orphans", help="Delete files that belong to no generation.")] = False,
+    orphans: Annotated[
+        bool,
+        typer.Option("--orphans", help="Delete files that belong to no generation, or to one that was cancelled."),
+    ] = False,
     missing: Annotated[bool, typer.Option("--missing", help="Delete generations whose file is missing.")] = False,
     kind: Kinds = None,
     yes: Annotated[

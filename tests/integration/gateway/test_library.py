@@ -137,6 +137,24 @@ async def test_cleanup_deletes_orphans_older_than_an_hour(library_services: Embe
     assert await cleaned(library_services, orphans=True, kinds=["FILE_KIND_CLIP"]) == {}
 
 
+async def test_cleanup_deletes_the_file_of_a_cancelled_generation(
+    library_services: EmbeddedServices, tmp_path: Path
+) -> None:
+    create = storage.CreateGenerationRequest(
+        prompt="techno", model_name="sketch", duration_seconds=1.0, sample_rate_hz=RATE, channels=CHANNELS
+    )
+    cancelled = (await library_services.storage.CreateGeneration(create, timeout=SECONDS)).generation
+    request = storage.CancelGenerationRequest(id=cancelled.id)
+    await library_services.storage.CancelGeneration(request, timeout=SECONDS)  # The gateway would delete the file.
+    path = (await exported(library_services, cancelled.id)).file_path
+    set_age(tmp_path, path, hours=2)
+    for dry_run in (True, False):
+        found = await cleaned(library_services, orphans=True, dry_run=dry_run)
+        assert {one: response.reason for one, response in found.items()} == {cancelled.id: export.CLEANUP_REASON_ORPHAN}
+        assert (tmp_path / path).is_file() == dry_run
+    assert await generation_ids(library_services) == {cancelled.id}
+
+
 async def test_cleanup_reports_old_orphan_once(library_services: EmbeddedServices, tmp_path: Path) -> None:
     orphan = str(uuid.uuid4())
     set_age(tmp_path, (await exported(library_services, orphan)).file_path, hours=2)

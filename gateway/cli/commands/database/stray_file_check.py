@@ -73,8 +73,9 @@ def _check_output(entry: LibraryEntry, owner: FileOwner, data_dir: Path) -> Iter
         if not is_recorded:
             yield f"is not the file of its generation, which is {owner.path}", _FOREIGN_REMEDY
     elif owner.status not in _UNFINISHED:  # Else the worker is about to report it, or the next attempt replaces it.
-        state = owner.status.name
-        yield f"belongs to a generation that is {state}", f"delete both: dgx-music delete {entry.generation_id}"
+        is_cancelled = owner.status is GenerationStatus.CANCELLED
+        remedy = _ORPHAN_REMEDY if is_cancelled else f"delete both: dgx-music delete {entry.generation_id}"
+        yield f"belongs to a generation that is {owner.status.name}", remedy
 
 
 def _check_render(entry: LibraryEntry, data_dir: Path) -> Iterator[tuple[str, str]]:

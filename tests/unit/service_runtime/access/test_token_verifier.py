@@ -63,6 +63,23 @@ async def test_expiry_counts_also_for_a_token_that_is_remembered(
         await cache.verify(secret)
 
 
+async def test_expiry_counts_also_if_the_clock_of_the_verifier_is_behind(
+    registry: TokenRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Behind:
+        async def verify_token(self, token_id: str, secret_sha256: bytes) -> access_pb2.Token:
+            with monkeypatch.context() as patched:
+                patched.setattr(token_verifier.time, "time_ns", time_ns)
+                return await registry.verify_token(token_id, secret_sha256)
+
+    time_ns = token_verifier.time.time_ns
+    secret = registry.issue(Scope.READ, lifetime_seconds=3600)
+    later = time_ns() + 3601 * 10**9
+    monkeypatch.setattr(token_verifier.time, "time_ns", lambda: later)
+    with pytest.raises(Unauthenticated, match="expired"):
+        await TokenCache(Behind()).verify(secret)
+
+
 async def test_expiry_counts_also_while_the_token_cannot_be_verified(
     registry: TokenRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
