@@ -111,6 +111,8 @@ def damage(requests: list[Request], action: tuple[Any, ...]) -> None:
             nan = struct.pack("<2f", 0.0, float("nan")) + requests[1].chunk.pcm[8:]
             pcm = bytes(MAX_CHUNK_BYTES + 8) if name == "huge" else nan
             requests[1].chunk.pcm, requests[1].chunk.crc32c = pcm, google_crc32c.value(pcm)
+            if name == "nan" and requests[-1].HasField("end"):
+                end.sha256 = hashlib.sha256(b"".join(request.chunk.pcm for request in requests)).hexdigest()
         case "sequence" if has_pcm:
             chunk.sequence = int(arguments[1])
         case "start frame" if has_pcm:
