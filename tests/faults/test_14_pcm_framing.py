@@ -43,7 +43,9 @@ actions = st.one_of(
     st.tuples(st.sampled_from(["sequence", "start frame", "total chunks", "total frames"]), st.integers(0, 9), NUMBERS),
     st.tuples(st.sampled_from(["rate", "channels", "expected", "attempt", "encoding", "level"]), NUMBERS),
     st.tuples(
-        st.sampled_from(["hash", "empty part", "second header", "early end", "second end", "huge", "nan", "merge"])
+        st.sampled_from(
+            ["hash", "empty part", "second header", "early end", "second end", "huge", "nan", "shift", "endless"]
+        )
     ),
 )
 """What to do to a stream, with the number of the part that it is done to."""
@@ -61,6 +63,7 @@ NAMED: dict[tuple[Any, ...], str] = {
     ("sequence", 1, 7): "CHUNK_OUT_OF_ORDER",
     ("start frame", 1, 7): "CHUNK_OUT_OF_ORDER",
     ("start frame", SECOND, 7): "CHUNK_OUT_OF_ORDER",
+    ("shift",): "CHUNK_OUT_OF_ORDER",
     ("flip and sign", 1): "END_MISMATCH",
     ("drop", SECOND): "END_MISMATCH",
     ("total chunks", 3, 7): "END_MISMATCH",
@@ -70,7 +73,9 @@ NAMED: dict[tuple[Any, ...], str] = {
     ("second end",): "PART_AFTER_END",
     ("expected", 1): "FRAMES_UNEXPECTED",
     ("expected", 2**31): "FRAMES_UNEXPECTED",
+    ("endless",): "FRAMES_UNEXPECTED",
     ("drop", 0): "header",
+    ("move to end", 0): "header",
     ("second header",): "header",
     ("empty part",): "part",
     ("nan",): "chunk.pcm",
@@ -117,6 +122,13 @@ def damage(requests: list[Request], action: tuple[Any, ...]) -> None:
             chunk.sequence = int(arguments[1])
         case "start frame" if has_pcm:
             chunk.start_frame = int(arguments[1])
+        case "shift":
+            for later in requests:
+                if later.HasField("chunk"):
+                    later.chunk.start_frame += 7
+        case "endless" if requests[0].HasField("header"):
+            audio.expected_frames = 1
+            del requests[-1]
         case "total chunks" if requests[-1].HasField("end"):
             end.total_chunks = int(arguments[1])
         case "total frames" if requests[-1].HasField("end"):

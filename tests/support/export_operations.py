@@ -91,7 +91,7 @@ def find_damage(data_dir: Path) -> list[str]:
     problems = []
     for path in data_dir.rglob("*"):
         name = path.relative_to(data_dir).as_posix()
-        if path.is_file() and path.suffix in (".wav", ".flac", ".ogg"):
+        if path.is_file() and path.suffix in (".wav", ".flac", ".ogg") and ".landing/" not in name:
             try:
                 samples, rate = soundfile.read(path)
             except soundfile.LibsndfileError as error:
@@ -105,11 +105,7 @@ def find_damage(data_dir: Path) -> list[str]:
                     problems.append(f"{name}: no description")
                 elif json.loads(description.read_bytes())["file_sha256"] != _sha256(path):
                     problems.append(f"{name}: not as described")
-        elif (path.is_file() and path.suffix == ".part" and not name.startswith("spool/")) or (
-            path.is_file()
-            and path.suffix == ".part"
-            and not path.with_name(path.name[: -len(".pcm.part")] + ".json").exists()
-        ):
+        elif path.suffix == ".part" and not path.with_name(path.name.replace(".pcm.part", ".json")).is_file():
             problems.append(f"{name}: {LEFT}")
     return problems
 
