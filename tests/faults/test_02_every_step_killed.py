@@ -11,7 +11,7 @@ import pytest
 from dgx_music.error_status import read_error_details
 from dgx_music.export.v1 import export_pb2
 from tests.support.export_client import TIMEOUT_SECONDS, ExportClient, new_id
-from tests.support.export_operations import OPERATIONS, Operation, find_damage
+from tests.support.export_operations import OPERATIONS, Operation, find_damage, find_unsynced
 from tests.support.export_servers import run_faulty_export_process
 
 MIN_STEPS = 30
@@ -38,6 +38,19 @@ async def repeat(client: ExportClient, name: str, generation_id: str) -> None:
         refusal = error
         assert read_error_details(refusal).reason == "FILE_NOT_FOUND", refusal
         assert name == "delete"
+
+
+async def test_what_is_moved_is_durable(tmp_path: Path) -> None:
+    """A power cut loses what was not synced: contents, and names."""
+    async with run_faulty_export_process(tmp_path) as (client, faults):
+        for name, operation in OPERATIONS.items():
+            generation_id = new_id()
+            await operation.prepare(client, generation_id)
+            faults.arm("none", 0)
+            await operation.run(client, generation_id)
+            steps = faults.arm("none", 0)
+            assert steps
+            assert not find_unsynced(steps), name
 
 
 @pytest.mark.slow

@@ -32,7 +32,7 @@ SAMPLES = music(0.4)
 FLOAT = OutputOptions(format=audio_pb2.FILE_FORMAT_WAV_FLOAT)
 REFUSALS = grpc.StatusCode.DATA_LOSS, grpc.StatusCode.INVALID_ARGUMENT
 NUMBERS = st.sampled_from([0, 1, -1, 2, 7, 8192, 2**31, 2**63 - 1, -(2**63)])
-QUICK, SLOW = 60, 600
+QUICK, SLOW = 30, 600
 """Numbers of examples."""
 
 actions = st.one_of(

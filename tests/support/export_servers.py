@@ -17,6 +17,8 @@ from tests.support.export_client import TIMEOUT_SECONDS, ExportClient
 
 CONTROL_VARIABLE = "DGX_MUSIC_TEST_FAULTS"
 """Names the pipes for commands and answers of `faulty_export_server`."""
+TO = " to "
+"""Precedes the new path in a step that renames."""
 
 
 @asynccontextmanager
@@ -59,7 +61,9 @@ class StepFaults:
         self.variable = " ".join(map(str, pipes))
 
     def arm(self, fault: str, at: int) -> list[str]:
-        """Has the step with this number fail, counted from 1 from now on; with 0, none. Returns the steps before."""
+        """Has the step with this number fail, counted from 1 from now on; with 0, none. Returns the steps before,
+        each as an event of Python and a path.
+        """
         print(fault, at, file=self._writer, flush=True)
         return [step for step in self._reader.readline().rstrip("\n").split(",") if step]
 

@@ -13,7 +13,6 @@ import os
 import signal
 import sys
 import threading
-from pathlib import Path
 from typing import Any
 
 import soundfile  # noqa: F401  # Before the forks.
@@ -21,7 +20,7 @@ import soxr  # noqa: F401
 
 from export_service.dsp.loudness import warm_up
 from export_service.rpc.server import main
-from tests.support.export_servers import CONTROL_VARIABLE
+from tests.support.export_servers import CONTROL_VARIABLE, TO
 
 WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 MOVING = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree"}
@@ -49,14 +48,14 @@ class FaultySteps:
             steps, self._steps, self._fault, self._at = self._steps, [], fault, at
         return steps
 
-    def take(self, event: str, path: str) -> None:
+    def take(self, event: str, path: str, target: str = "") -> None:
         """Counts a step if it changes something below the folder. To remove what is not there is none."""
         if not path.startswith(self._folder) or (event == "os.remove" and not os.path.lexists(path)):
             return
         with self._lock:
             if self._fault == "kill" and event not in MOVING:
                 return
-            self._steps.append(f"{event} {Path(path).suffix}")
+            self._steps.append(f"{event} {path}{target and TO}{target}")
             is_hit = len(self._steps) == self._at
             fault = self._fault
         if is_hit and fault == "kill":
@@ -73,7 +72,7 @@ class FaultySteps:
             path = os.fsdecode(path) if isinstance(path, (str, bytes, os.PathLike)) else ""
             if event in IN_FOLDER and (folder := arguments[IN_FOLDER[event]]) >= 0:
                 path = os.path.join(os.readlink(f"/proc/self/fd/{folder}"), path)
-            self.take(event, path)
+            self.take(event, path, os.fsdecode(arguments[1]) if event == "os.rename" else "")
 
     def fsync(self, descriptor: int) -> None:
         self.take("fsync", os.readlink(f"/proc/self/fd/{descriptor}"))
