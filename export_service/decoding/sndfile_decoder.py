@@ -183,7 +183,7 @@ def _read_flac_mask(file: FileView) -> int | None:
     """Returns the channel mask in a FLAC file's comments, which overrides the usual order (RFC 9639, section 8.6.2)."""
     if file.read_at(0, len(FLAC_MAGIC)) != FLAC_MAGIC:
         return None
-    with suppress(struct.error):  # The file is truncated, which decoding reports.
+    with suppress(struct.error, ValueError):  # The file is truncated or damaged, which decoding reports.
         for kind, start, size, _ in iter_flac_blocks(cast(BinaryIO, file)):
             if kind == VORBIS_COMMENT and (found := FLAC_MASK.search(file.read_at(start, size))):
                 return int(found[1], 16)

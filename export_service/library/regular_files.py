@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,11 +68,14 @@ def require_no_link(folder: Path, path: Path) -> None:
 
 
 def remove_leftover(path: Path) -> None:
-    """Removes a file that an earlier process left incomplete. Does not raise: what can't be removed, such as a folder
-    with that name, must not keep the service from starting.
+    """Removes a file or folder that is incomplete. Does not raise: what can't be removed now is removed by the next
+    start of the service, which it must not prevent.
     """
     try:
-        path.unlink(missing_ok=True)
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
     except OSError as error:
         log.warning("leftover_not_removed", file=path.name, error=str(error))
 

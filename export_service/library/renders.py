@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -199,11 +198,16 @@ class RenderStore:
         folder = self._folder / generation_id
         if folder.is_symlink():
             folder.unlink()
+            fsync_folder(self._folder)
         elif folder.is_dir():
-            shutil.rmtree(folder)
-        else:
-            return
-        fsync_folder(self._folder)
+            # All at once: a crash must not leave a render without its description.
+            deleted = self._staging / f"{generation_id}.part"
+            remove_leftover(deleted)
+            os.rename(folder, deleted)
+            try:
+                fsync_folder(self._folder)
+            finally:
+                remove_leftover(deleted)
 
 
 def _write_new(path: Path, content: bytes) -> None:

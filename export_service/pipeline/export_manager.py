@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -228,13 +228,15 @@ class ExportManager:
             and (level is AudioLevel.LIVE or (level is AudioLevel.ANY and not recording.is_completed))
         ):
             return LiveAudio(recording)
-        with translate_disk_errors("searching the library"):
-            path = await run_in_thread(self._find_path, generation_id)
-        if path is None:
-            return None
-        if level is AudioLevel.LIVE:
-            raise NotFound("live audio", generation_id, LIVE_AUDIO_EXPIRED)
-        return await FinalAudio.open(generation_id, path)
+        while True:
+            with translate_disk_errors("searching the library"):
+                path = await run_in_thread(self._find_path, generation_id)
+            if path is None:
+                return None
+            if level is AudioLevel.LIVE:
+                raise NotFound("live audio", generation_id, LIVE_AUDIO_EXPIRED)
+            with suppress(NotFound):  # It was deleted meanwhile, or replaced by one of another format.
+                return await FinalAudio.open(generation_id, path)
 
     def _notify_waiters(self, generation_id: str) -> None:
         for available in self._waiters.get(generation_id, ()):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, closing
 from typing import Any
 
 import grpc.aio
@@ -140,15 +140,16 @@ class ExportServicer(export_pb2_grpc.ExportServiceServicer):
                 source = await self._manager.open_render_audio(generation_id, render_id)
             else:
                 source = await self._manager.open_audio(generation_id, level, wait_seconds)
-            audio = convert_audio(source, conversion)
-            audio.validate_start_frame(start_frame)
-            yield export_pb2.StreamAudioResponse(header=converters.from_audio(audio))
-            writer = PcmWriter(audio.spec.channels, start_frame)
-            async with aclosing(audio.blocks(start_frame)) as blocks:
-                async for pcm in blocks:
-                    for chunk in writer.chunks(pcm):
-                        yield export_pb2.StreamAudioResponse(chunk=chunk)
-            yield export_pb2.StreamAudioResponse(end=writer.end())
+            with closing(source):
+                audio = convert_audio(source, conversion)
+                audio.validate_start_frame(start_frame)
+                yield export_pb2.StreamAudioResponse(header=converters.from_audio(audio))
+                writer = PcmWriter(audio.spec.channels, start_frame)
+                async with aclosing(audio.blocks(start_frame)) as blocks:
+                    async for pcm in blocks:
+                        for chunk in writer.chunks(pcm):
+                            yield export_pb2.StreamAudioResponse(chunk=chunk)
+                yield export_pb2.StreamAudioResponse(end=writer.end())
 
     async def Download(
         self, request: export_pb2.DownloadRequest, context: Context

@@ -13,9 +13,7 @@ from dgx_music.errors import Aborted, DataLoss, NotFound, OutOfRange
 from export_service.formats.reader import FinishedAudio, open_sequential
 from export_service.library.filesystem import translate_disk_errors
 from export_service.library.store import (
-    AudioProperties,
     read_attempt,
-    read_audio_properties,
     translate_file_errors,
 )
 from export_service.streaming.recording import AttemptSpec, Recording
@@ -52,6 +50,9 @@ class LiveAudio:
 
     def __init__(self, recording: Recording) -> None:
         self._recording = recording
+
+    def close(self) -> None:
+        """Does nothing: the file is open only while samples are read."""
 
     @property
     def spec(self) -> AttemptSpec:
@@ -120,22 +121,24 @@ class LiveAudio:
 
 
 class FinalAudio:
-    """The samples of a finished file."""
+    """The samples of a finished file, which stays open until `close`, so that they are those that its header describes,
+    whatever replaces it meanwhile.
+    """
 
     level = AudioLevel.FINAL
 
-    def __init__(self, path: Path, spec: AttemptSpec) -> None:
-        self._path = path
+    def __init__(self, path: Path, file: BinaryIO, spec: AttemptSpec) -> None:
+        self._path, self._file = path, file
         self.spec = spec
 
     @classmethod
     async def open(cls, generation_id: str, path: Path) -> FinalAudio:
-        """Reads the file's header. Raises NotFound if the file no longer exists, Unavailable if it can't be read."""
-        properties, attempt = await run_in_thread(_read_header, path)
-        spec = AttemptSpec(
-            generation_id, attempt, properties.sample_rate_hz, properties.channels, expected_frames=properties.frames
-        )
-        return cls(path, spec)
+        """Opens the file, and reads its header. Raises NotFound if there is none, Unavailable if it can't be read."""
+        return await run_in_thread(_open_file, generation_id, path)
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
 
     @property
     def frames(self) -> int:
@@ -147,14 +150,14 @@ class FinalAudio:
         validate_position(start_frame, self.frames, "start_frame", "frames")
 
     async def blocks(self, start_frame: int) -> AsyncGenerator[bytes, None]:
-        """Yields PCM from the given frame on, which must have been validated."""
+        """Yields PCM from the given frame on, which must have been validated. May be called once."""
         block_frames = MAX_READ_BYTES // (self.spec.channels * BYTES_PER_SAMPLE)
-        file = await run_in_thread(_open_at, self._path, start_frame)
+        decoder = await run_in_thread(_open_at, self._path, self._file, start_frame)
         try:
-            while pcm := await run_in_thread(_read_frames, self._path, file, block_frames):
+            while pcm := await run_in_thread(_read_frames, self._path, decoder, block_frames):
                 yield pcm
         finally:
-            file.close()
+            decoder.close()
 
 
 def validate_position(start: int, size: int, field: str, unit: str) -> None:
@@ -171,15 +174,25 @@ def _read_at(file: BinaryIO, offset: int, size: int) -> bytes:
     return os.pread(file.fileno(), size, offset)
 
 
-def _read_header(path: Path) -> tuple[AudioProperties, int]:
+def _open_file(generation_id: str, path: Path) -> FinalAudio:
     with translate_file_errors(path):
-        return read_audio_properties(path), read_attempt(path)
+        while True:
+            with ExitStack() as stack:
+                file = stack.enter_context(path.open("rb"))
+                attempt = read_attempt(path)
+                if not os.path.samestat(path.stat(), os.fstat(file.fileno())):
+                    continue  # It was replaced meanwhile.
+                with open_sequential(file.fileno(), header_only=True) as decoder:
+                    spec = AttemptSpec(generation_id, attempt, decoder.samplerate, decoder.channels, decoder.frames)
+                stack.pop_all()
+                return FinalAudio(path, file, spec)
 
 
-def _open_at(path: Path, frame: int) -> FinishedAudio:
-    """Opens the audio file, positioned at `frame`."""
+def _open_at(path: Path, opened: BinaryIO, frame: int) -> FinishedAudio:
+    """Decodes the open audio file, from `frame` on."""
+    opened.seek(0)
     with translate_file_errors(path), ExitStack() as stack:
-        file = stack.enter_context(open_sequential(path))
+        file = stack.enter_context(open_sequential(opened.fileno()))
         if file.format not in SEQUENTIAL_CONTAINERS:
             file.seek(frame)
         else:

@@ -16,7 +16,7 @@ from export_service.tagging import id3
 from export_service.tagging.markers import root_note
 from export_service.tagging.sections import Section
 from export_service.tagging.tag_text import to_ascii
-from export_service.tagging.tags import FileTags
+from export_service.tagging.tags import FileTags, limit_parts
 
 CHUNK_HEADER = struct.Struct(">4sI")
 """Name and size."""
@@ -42,6 +42,7 @@ loop and of the release loop."""
 FORWARD_LOOP = 1
 
 
+@limit_parts
 def iter_chunks(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
     """Yields name, offset of the content and size in bytes of each chunk."""
     position, end = FORM_HEADER_BYTES, file.seek(0, os.SEEK_END)

@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from export_service.tagging.musical_key import abbreviate_key
 from export_service.tagging.riff import move_bytes
-from export_service.tagging.tags import FileTags
+from export_service.tagging.tags import FileTags, limit_parts
 
 FILE_HEADER_BYTES = 8
 CHUNK_HEADER = struct.Struct(">4sq")
@@ -22,6 +22,7 @@ DISPENSABLE_CHUNKS = frozenset({b"free", b"peak"})
 """The names of the chunks in front of the samples that files of earlier versions have from libsndfile."""
 
 
+@limit_parts
 def iter_chunks(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
     """Yields name, offset of the content and size in bytes of each chunk."""
     position, end = FILE_HEADER_BYTES, file.seek(0, os.SEEK_END)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from dataclasses import dataclass
 from typing import Literal
@@ -13,6 +14,10 @@ PNG_MAGIC, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 PNG_SIZE = struct.Struct(">16xII")
 """Width and height, in the header chunk, which is always the first."""
 JPEG_MAGIC, JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
+JPEG_FILL = re.compile(rb"\xff+")
+"""May be repeated before a marker."""
+MAX_JPEG_SEGMENTS = 1000
+"""Before the frame header. Pictures have tens; a profile of colours or metadata can take hundreds."""
 JPEG_SEGMENT = struct.Struct(">BBH")
 """0xFF, the marker, and the length with these two bytes of it."""
 JPEG_SIZE = struct.Struct(">5xHH")
@@ -64,13 +69,14 @@ def _png_size(data: bytes) -> tuple[int, int] | None:
 
 def _jpeg_size(data: bytes) -> tuple[int, int] | None:
     position = 2
-    while position + JPEG_SIZE.size <= len(data):
-        start, marker, length = JPEG_SEGMENT.unpack_from(data, position)
-        if start != 0xFF:
-            return None
+    for _ in range(MAX_JPEG_SEGMENTS):
+        fill = JPEG_FILL.match(data, position)
+        if fill is None or fill.end() - 1 + JPEG_SIZE.size > len(data):
+            break
+        position = fill.end() - 1
+        _, marker, length = JPEG_SEGMENT.unpack_from(data, position)
         if marker in JPEG_FRAMES:
             height, width = JPEG_SIZE.unpack_from(data, position)
-            return (width, height) if JPEG_END in data[position:] else None
-        # 0xFF may be repeated before a marker.
-        position += 1 if marker == 0xFF else 2 + length
+            return (width, height) if data.find(JPEG_END, position) >= 0 else None
+        position += 2 + length
     return None

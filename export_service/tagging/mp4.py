@@ -16,7 +16,7 @@ from export_service.tagging.musical_key import abbreviate_key
 from export_service.tagging.riff import move_bytes
 from export_service.tagging.sections import Section
 from export_service.tagging.tag_text import truncate_utf8
-from export_service.tagging.tags import FileTags
+from export_service.tagging.tags import FileTags, limit_parts
 
 BOX_HEADER = struct.Struct(">I4s")
 """Size, with this header, and type."""
@@ -157,6 +157,7 @@ def _move_samples(content: bytes, distance: int) -> bytes:
     return b"".join(moved)
 
 
+@limit_parts
 def _iter_file_boxes(file: BinaryIO) -> Iterator[tuple[bytes, int, int, int]]:
     """Yields type, start, start of the content and end of each box of an open file."""
     end, start = file.seek(0, os.SEEK_END), 0
@@ -174,6 +175,7 @@ def _iter_file_boxes(file: BinaryIO) -> Iterator[tuple[bytes, int, int, int]]:
         start += max(size, BOX_HEADER.size)
 
 
+@limit_parts
 def _iter_boxes(content: bytes) -> Iterator[tuple[bytes, int, int, int]]:
     """Yields type, start, start of the content and end of each box."""
     position = 0

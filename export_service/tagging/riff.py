@@ -18,7 +18,7 @@ from typing import BinaryIO
 from export_service.dsp.measurement import LoudnessMeasurement
 from export_service.tagging import id3, markers
 from export_service.tagging.tag_text import to_ascii
-from export_service.tagging.tags import FileTags
+from export_service.tagging.tags import FileTags, limit_parts
 
 CHUNK_HEADER = struct.Struct("<4sI")
 """Name and size."""
@@ -53,6 +53,7 @@ UNKNOWN_LOUDNESS = 0x7FFF
 """Marks a loudness figure that is not known."""
 
 
+@limit_parts
 def iter_chunks(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
     """Yields name, offset of the content and size in bytes of each chunk of a WAV or RF64 file."""
     position, end = RIFF_HEADER_BYTES, file.seek(0, os.SEEK_END)
@@ -242,6 +243,7 @@ def encode_summary_list(tags: FileTags) -> bytes:
     return GUID_HEADER.pack(SUMMARY_LIST, GUID_HEADER.size + len(content)) + content + _guid_padding(len(content))
 
 
+@limit_parts
 def iter_guid_chunks(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
     """Yields GUID, offset of the content and its size in bytes of each chunk of a W64 file."""
     position, end = GUID_FILE_HEADER_BYTES, file.seek(0, os.SEEK_END)

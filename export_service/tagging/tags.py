@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import wraps
+from typing import ParamSpec, TypeVar
 
 from dgx_music.limits import MAX_TEMPO_BPM
 from export_service.analysis.analyzer import NO_ANALYSIS, Analysis
@@ -14,6 +16,11 @@ from export_service.tagging.tag_text import clean_text, truncate_utf8
 from service_runtime.audio.output_options import NO_PUBLICATION, PublicationTags
 from service_runtime.validation import check_range
 
+P = ParamSpec("P")
+Part = TypeVar("Part")
+
+MAX_PARTS = 1000
+"""Of a file: chunks, boxes or metadata blocks."""
 MAX_TAG_CHARACTERS = 200
 MAX_PROMPT_TAG_CHARACTERS = 2000
 MAX_COMMENT_BYTES = 2000
@@ -203,3 +210,18 @@ def build_file_tags(
 def clean_tag_field(text: str) -> str:
     """Returns the text in writable form, without the character that separates the fields of a comment."""
     return clean_text(text.replace(";", ","), MAX_TAG_CHARACTERS)
+
+
+def limit_parts(walk: Callable[P, Iterator[Part]]) -> Callable[P, Iterator[Part]]:
+    """Has a walk through the parts of a file raise ValueError after MAX_PARTS: zeros, as a power cut leaves them, would
+    be millions of empty parts.
+    """
+
+    @wraps(walk)
+    def limited(*args: P.args, **kwargs: P.kwargs) -> Iterator[Part]:
+        for number, part in enumerate(walk(*args, **kwargs)):
+            if number == MAX_PARTS:
+                raise ValueError(f"it has more than {MAX_PARTS} parts")
+            yield part
+
+    return limited

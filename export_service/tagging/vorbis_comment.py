@@ -12,7 +12,7 @@ from export_service.tagging import id3
 from export_service.tagging.cover import Cover, parse_cover
 from export_service.tagging.musical_key import abbreviate_key
 from export_service.tagging.sections import Section
-from export_service.tagging.tags import FileTags
+from export_service.tagging.tags import FileTags, limit_parts
 
 LENGTH = struct.Struct("<I")
 BLOCK_HEADER = struct.Struct(">I")
@@ -129,6 +129,7 @@ def read_vendor(header: bytes | bytearray) -> bytes:
     return bytes(header[: LENGTH.size + LENGTH.unpack_from(header)[0]])
 
 
+@limit_parts
 def iter_flac_blocks(file: BinaryIO) -> Iterator[tuple[int, int, int, bool]]:
     """Yields type, offset of the content and its size of each metadata block, and whether it is the last one."""
     position, is_last = id3.find_end(file) + len(FLAC_MAGIC), False

@@ -5,7 +5,7 @@ outside the library is read, changed or deleted."""
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterable, Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -29,18 +29,36 @@ Call = Callable[[], Awaitable[object]]
 INVALID_IDS = "../../secret", "/etc/passwd", "a" * 300, "\N{FULLWIDTH FULL STOP}" * 36, "", "..", "C:\\secret"
 
 
-def calls(client: ExportClient, generation_id: str) -> dict[str, Call]:
-    """Returns a call of each method that reads or changes the file of a generation."""
+def calls(client: ExportClient, generation_id: str, render_id: str = "") -> dict[str, Call]:
+    """Returns a call of each method that reads or changes the file of a generation, or this render of it."""
     stub = client.stub
-    fields = {"generation_id": generation_id}
-    return {
-        "Download": lambda: client.download(generation_id),
-        "StreamAudio": lambda: client.read_audio(generation_id, level=audio_pb2.AUDIO_LEVEL_FINAL),
+    fields = {"generation_id": generation_id, "render_id": render_id}
+    download = export_pb2.DownloadRequest(**fields)
+    stream = export_pb2.StreamAudioRequest(**fields, level=audio_pb2.AUDIO_LEVEL_FINAL)
+    found: dict[str, Call] = {
+        "Download": lambda: read_all(stub.Download(download, timeout=TIMEOUT_SECONDS)),
+        "StreamAudio": lambda: read_all(stub.StreamAudio(stream, timeout=TIMEOUT_SECONDS)),
         "GetWaveform": lambda: stub.GetWaveform(export_pb2.GetWaveformRequest(**fields), timeout=TIMEOUT_SECONDS),
-        "Render": lambda: stub.Render(export_pb2.RenderRequest(**fields), timeout=TIMEOUT_SECONDS),
         "EditTags": lambda: stub.EditTags(export_pb2.EditTagsRequest(**fields, title="A"), timeout=TIMEOUT_SECONDS),
         "DeleteFile": lambda: stub.DeleteFile(export_pb2.DeleteFileRequest(**fields), timeout=TIMEOUT_SECONDS),
     }
+    if not render_id:
+        found["Render"] = lambda: stub.Render(render_request(generation_id), timeout=TIMEOUT_SECONDS)
+    return found
+
+
+def render_request(generation_id: str, format_: str = "WAV_PCM_24") -> export_pb2.RenderRequest:
+    return export_pb2.RenderRequest(generation_id=generation_id, output=output_options(format_))
+
+
+async def read_all(call: AsyncIterable[object]) -> list[object]:
+    return [response async for response in call]
+
+
+async def list_renders(client: ExportClient, generation_id: str) -> int:
+    """Returns how many renders the verification of a generation finds."""
+    request = export_pb2.VerifyFilesRequest(files=[export_pb2.ExpectedFile(generation_id=generation_id)])
+    return len(await read_all(client.stub.VerifyFiles(request, timeout=TIMEOUT_SECONDS))) - 1
 
 
 async def list_ids(client: ExportClient) -> set[str]:
@@ -64,10 +82,13 @@ async def test_nothing_in_the_library_leads_out_of_it(tmp_path: Path) -> None:
     today = data / "outputs" / datetime.now(UTC).strftime("%Y/%m/%d")
     async with run_export_service(data) as client:
         exported = await client.export(new_id(), music(0.2))
+        exported_id = Path(exported.file_path).stem
+        rendered = await client.stub.Render(render_request(exported_id, "OGG_VORBIS"), timeout=TIMEOUT_SECONDS)
         clip = await client.import_clip((data / exported.file_path).read_bytes())
         content = (data / exported.file_path).read_bytes()
     linked, in_linked_day, pipe, folder, clip_link, not_ours = (new_id() for _ in range(6))
     (outside / "empty").mkdir(parents=True)
+    (data / "renders" / exported_id).rename(outside / "renders")
     (outside / f"{in_linked_day}.wav").write_bytes(content)
     (outside / "file.wav").write_bytes(content)
     os.chmod(outside, 0o755)
@@ -91,12 +112,18 @@ async def test_nothing_in_the_library_leads_out_of_it(tmp_path: Path) -> None:
                 async with raises_rpc_error("NOT_FOUND"):
                     await call()
                 assert snapshot(outside) == before, name
-        exported_id = Path(exported.file_path).stem
         assert await list_ids(client) == {exported_id, clip.clip_id}
-        (data / "renders" / exported_id).symlink_to(outside)
-        render = export_pb2.RenderRequest(generation_id=exported_id, output=output_options("FLAC_16"))
-        async with raises_rpc_error("UNAVAILABLE", match=f"renders/{exported_id} is a symbolic link"):
-            await client.stub.Render(render, timeout=TIMEOUT_SECONDS)
+        (data / "renders" / exported_id).symlink_to(outside / "renders")
+        for format_ in ("FLAC_16", "OGG_VORBIS"):
+            async with raises_rpc_error("UNAVAILABLE", match=f"renders/{exported_id} is a symbolic link"):
+                await client.stub.Render(render_request(exported_id, format_), timeout=TIMEOUT_SECONDS)
+        for name, call in calls(client, exported_id, rendered.render_id).items():
+            async with raises_rpc_error("NOT_FOUND"):
+                await call()
+            assert snapshot(outside) == before, name
+        assert await list_renders(client, exported_id) == 0
+        await calls(client, exported_id)["EditTags"]()
+        assert snapshot(outside) == before
         # A file that cannot land because of what is in its place.
         async with raises_rpc_error("UNAVAILABLE"):
             await client.export(folder, music(0.2))

@@ -123,6 +123,12 @@ class ExportClient:
         request = export_pb2.DownloadRequest(generation_id=generation_id, start_byte=start_byte, byte_count=byte_count)
         return [response async for response in self.stub.Download(request, timeout=TIMEOUT_SECONDS)]
 
+    async def clear(self) -> None:
+        """Deletes all files of the library."""
+        request = export_pb2.CleanupRequest(keep_newest_bytes=0)
+        results = [result async for result in self.stub.Cleanup(request, timeout=TIMEOUT_SECONDS)]
+        assert not [result for result in results if result.kept_because]
+
     async def import_clip(self, content: bytes, close: bool = True) -> export_pb2.ImportClipResponse:
         """Uploads a file. Pass `close=False` if the server is expected to end the call after the last message."""
         call = self.stub.ImportClip(timeout=TIMEOUT_SECONDS)

@@ -12,7 +12,10 @@ from pathlib import Path
 import soundfile
 
 from dgx_music.export.v1 import export_pb2
+from export_service.library.renders import STAGING
+from export_service.library.store import SPOOL
 from tests.support.export_client import RATE_HZ, TIMEOUT_SECONDS, ExportClient, music, output_options
+from tests.support.export_servers import TO
 from tests.support.pictures import png
 
 SECONDS = 0.2
@@ -91,7 +94,7 @@ def find_damage(data_dir: Path) -> list[str]:
     problems = []
     for path in data_dir.rglob("*"):
         name = path.relative_to(data_dir).as_posix()
-        if path.is_file() and path.suffix in (".wav", ".flac", ".ogg"):
+        if path.is_file() and path.suffix in (".wav", ".flac", ".ogg") and ".landing/" not in name:
             try:
                 samples, rate = soundfile.read(path)
             except soundfile.LibsndfileError as error:
@@ -105,18 +108,39 @@ def find_damage(data_dir: Path) -> list[str]:
                     problems.append(f"{name}: no description")
                 elif json.loads(description.read_bytes())["file_sha256"] != _sha256(path):
                     problems.append(f"{name}: not as described")
-        elif (path.is_file() and path.suffix == ".part" and not name.startswith("spool/")) or (
-            path.is_file()
-            and path.suffix == ".part"
-            and not path.with_name(path.name[: -len(".pcm.part")] + ".json").exists()
-        ):
+        elif path.suffix == ".part" and not path.with_name(path.name.replace(".pcm.part", ".json")).is_file():
             problems.append(f"{name}: {LEFT}")
+    return problems
+
+
+def find_unsynced(steps: list[str]) -> list[str]:
+    """Returns what the steps of an operation do not make durable: files that were not synced before they were renamed
+    to their place, and folders that were not synced afterwards. Spools need not be.
+    """
+    synced, problems = set[str](), []
+    for number, step in enumerate(steps):
+        event, _, path = step.partition(" ")
+        source, _, target = path.partition(TO)
+        if event == "open":
+            synced.discard(path)
+        elif event == "fsync":
+            synced.add(path)
+        elif event in ("os.rename", "os.remove"):
+            place = target if target and not _is_temporary(target) else source
+            if place == target and source not in synced and not _is_temporary(place):
+                problems.append(f"{step}: the file is not synced")
+            if not _is_temporary(place) and f"fsync {Path(place).parent}" not in steps[number:]:
+                problems.append(f"{step}: the folder is not synced")
     return problems
 
 
 def file_hashes(data_dir: Path) -> set[str]:
     """Returns the hashes of the generations' own files."""
     return {_sha256(path) for path in (data_dir / "outputs").rglob("*.*") if path.is_file()}
+
+
+def _is_temporary(path: str) -> bool:
+    return f"/{STAGING}/" in path or f"/{SPOOL}/" in path
 
 
 def _sha256(path: Path) -> str:

@@ -7,7 +7,7 @@ import os
 import sys
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,6 +17,8 @@ from tests.support.export_client import TIMEOUT_SECONDS, ExportClient
 
 CONTROL_VARIABLE = "DGX_MUSIC_TEST_FAULTS"
 """Names the pipes for commands and answers of `faulty_export_server`."""
+TO = " to "
+"""Precedes the new path in a step that renames."""
 
 
 @asynccontextmanager
@@ -50,37 +52,30 @@ class StepFaults:
     """Commands to a server that runs as `tests.support.faulty_export_server`."""
 
     def __init__(self, folder: Path) -> None:
-        self._commands, self._answers = folder / "commands", folder / "answers"
-        for pipe in (self._commands, self._answers):
+        pipes = folder / "commands", folder / "answers"
+        for pipe in pipes:
             os.mkfifo(pipe)
-        self.variable = f"{self._commands} {self._answers}"
-
-    def connect(self) -> None:
-        """Opens the pipes, which the server waits for."""
-        self._writer, self._reader = self._commands.open("w"), self._answers.open()
+        # For reading and writing: so that a server that is killed ends neither.
+        commands, answers = (os.open(pipe, os.O_RDWR) for pipe in pipes)
+        self._writer, self._reader = os.fdopen(commands, "w"), os.fdopen(answers)
+        self.variable = " ".join(map(str, pipes))
 
     def arm(self, fault: str, at: int) -> list[str]:
-        """Has the step with this number fail, counted from 1 from now on; with 0, none. Returns the steps before."""
+        """Has the step with this number fail, counted from 1 from now on; with 0, none. Returns the steps before,
+        each as an event of Python and a path.
+        """
         print(fault, at, file=self._writer, flush=True)
         return [step for step in self._reader.readline().rstrip("\n").split(",") if step]
 
     def close(self) -> None:
-        for file in (self._writer, self._reader):
-            with suppress(BrokenPipeError):
-                file.close()
+        self._writer.close()
+        self._reader.close()
 
 
 @asynccontextmanager
-async def run_faulty_export_process(
-    data_dir: Path,
-) -> AsyncIterator[tuple[asyncio.subprocess.Process, ExportClient, StepFaults]]:
+async def run_faulty_export_process(data_dir: Path) -> AsyncIterator[tuple[ExportClient, StepFaults]]:
     """Starts a server of which any step that changes the file system can be made to fail."""
-    with tempfile.TemporaryDirectory() as folder:
-        faults = StepFaults(Path(folder))
+    with tempfile.TemporaryDirectory() as folder, closing(StepFaults(Path(folder))) as faults:
         settings = {"module": "tests.support.faulty_export_server", CONTROL_VARIABLE: faults.variable}
-        async with run_export_process(data_dir, **settings) as (process, client):
-            faults.connect()
-            try:
-                yield process, client, faults
-            finally:
-                faults.close()
+        async with run_export_process(data_dir, **settings) as (_, client):
+            yield client, faults
