@@ -17,11 +17,11 @@ from sqlalchemy.orm import Session
 from sqlalchemy.sql.elements import ColumnElement
 
 from dgx_music.errors import Aborted, InvalidArgument, ServiceError
-from service_runtime.validation import check_finite, check_range, check_text, check_uuid
+from service_runtime.validation import check_range, check_text, check_uuid
 from storage_service.db.clock import now, now_plus
 from storage_service.db.models import FINISHED_COLUMNS, REFRESH_FROM_RETURNING, Generation
 from storage_service.domain import queue
-from storage_service.domain.lifecycle import MAX_BACKOFF_DOUBLINGS, UNLEASED_COLUMNS, get, transition
+from storage_service.domain.lifecycle import MAX_BACKOFF_DOUBLINGS, MAX_FILE_BYTES, UNLEASED_COLUMNS, get, transition
 from storage_service.domain.queue_metrics import LEASE_EXPIRIES
 from storage_service.domain.request_validation import (
     MAX_ERROR_CHARACTERS,
@@ -47,6 +47,9 @@ LEASE_SECONDS_RANGE = (1.0, 3600.0)
 
 MAX_RETRY_AFTER_SECONDS = 3600.0
 
+MAX_GENERATION_SECONDS = 1e9
+"""Thirty years. A database adds the milliseconds of all generations in 64 bits."""
+
 _LEASE_EXPIRED = "the worker stopped responding and its lease expired"
 
 
@@ -63,8 +66,8 @@ class Completion:
     def check(self) -> None:
         """Raises InvalidArgument for the first invalid field."""
         check_file_path("file_path", self.file_path)
-        check_range("file_size_bytes", self.file_size_bytes, 1, 2**63 - 1)
-        check_finite("generation_time_seconds", self.generation_time_seconds)
+        check_range("file_size_bytes", self.file_size_bytes, 1, MAX_FILE_BYTES)
+        check_range("generation_time_seconds", self.generation_time_seconds, 0, MAX_GENERATION_SECONDS)
         check_text("model_version", self.model_version, MAX_NAME_CHARACTERS)
         check_metadata("metadata", self.metadata, max_bytes=None)
 

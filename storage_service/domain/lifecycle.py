@@ -33,6 +33,8 @@ from storage_service.states import (
     illegal_transition_error,
 )
 
+MAX_FILE_BYTES = 2**40
+"""A database adds the sizes of all files in 64 bits."""
 MAX_BACKOFF_DOUBLINGS = 6
 """The retry delay doubles with each attempt, from 1 s up to 64 s."""
 
@@ -114,7 +116,7 @@ def update_file(
 
     Raises Aborted if the recorded hash is neither `previous_sha256` nor the new one; None allows any.
     """
-    check_range("file_size_bytes", file_size_bytes, 1, 2**63 - 1)
+    check_range("file_size_bytes", file_size_bytes, 1, MAX_FILE_BYTES)
     check_sha256("file_sha256", file_sha256)
     check_metadata("metadata", patch or {})
     generation_id = check_uuid("id", generation_id)

@@ -10,7 +10,7 @@ import pytest
 from tests.fuzz.command_lines import draw
 from tests.support.command_line import InProcessShell, environment
 
-SEED, COMMANDS = int(os.environ.get("FUZZ_SEED", "1")), int(os.environ.get("FUZZ_COMMANDS", "300"))
+SEED, COMMANDS = int(os.environ.get("FUZZ_SEED", "1")), int(os.environ.get("FUZZ_COMMANDS", "100"))
 
 
 @pytest.mark.slow

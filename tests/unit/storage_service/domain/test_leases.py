@@ -242,6 +242,8 @@ def test_concurrent_claims_have_one_winner(url: str, database: Database, row_in:
         ("file_path", lambda s: leases.complete(s, UNKNOWN, TOKEN, Completion("a/../../x", 1, 1, "", {}))),
         ("file_path", lambda s: leases.complete(s, UNKNOWN, TOKEN, Completion("a\0", 1, 1, "", {}))),
         ("file_size_bytes", lambda s: leases.complete(s, UNKNOWN, TOKEN, Completion("a", 0, 1, "", {}))),
+        ("file_size_bytes", lambda s: leases.complete(s, UNKNOWN, TOKEN, Completion("a", 2**62, 1, "", {}))),
+        ("generation_time_seconds", lambda s: leases.complete(s, UNKNOWN, TOKEN, Completion("a", 1, 1e300, "", {}))),
         ("generation_time_seconds", lambda s: leases.complete(s, UNKNOWN, TOKEN, Completion("a", 1, -1, "", {}))),
         (
             "generation_time_seconds",
