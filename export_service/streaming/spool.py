@@ -92,7 +92,7 @@ class SpoolFolder:
                 remove_leftover(description)
 
     def _is_complete(self, part: Path) -> bool:
-        name = STORED_NAME.fullmatch(part.name) if is_regular_file(part) else None
+        name = STORED_NAME.fullmatch(part.name)
         received = self.spool(name[1], int(name[2])).read_received() if name else None
         return received is not None and part.lstat().st_size == received.size_bytes
 

@@ -11,6 +11,8 @@ from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+import grpc.aio
+
 from dgx_music.channel import connect
 from dgx_music.export.v1 import export_pb2_grpc
 from tests.support.export_client import TIMEOUT_SECONDS, ExportClient
@@ -44,12 +46,23 @@ async def run_export_process(
         )
         try:
             async with connect(address) as channel:
-                await asyncio.wait_for(channel.channel_ready(), TIMEOUT_SECONDS)
+                await _wait_until_ready(channel, process)
                 yield process, ExportClient(data_dir, export_pb2_grpc.ExportServiceStub(channel))
         finally:
             with suppress(ProcessLookupError):
                 process.terminate()
             await process.wait()
+
+
+async def _wait_until_ready(channel: grpc.aio.Channel, process: asyncio.subprocess.Process) -> None:
+    ready, ended = asyncio.ensure_future(channel.channel_ready()), asyncio.ensure_future(process.wait())
+    try:
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            await asyncio.wait({ready, ended}, return_when=asyncio.FIRST_COMPLETED)
+        assert ready.done(), f"the server ended with status {process.returncode}"
+    finally:
+        ready.cancel()
+        ended.cancel()
 
 
 class StepFaults:
