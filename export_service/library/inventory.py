@@ -141,7 +141,7 @@ def _iter_folder(kind: FileKind, folder: Path, before: str) -> Iterator[LibraryF
     """Yields the folder's files in descending order of their names, starting below the name `before` if given."""
     try:
         paths = sorted(folder.iterdir(), reverse=True)
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
         return
     for path in paths:
         is_ours = path.suffix in EXTENSIONS and UUID_NAME.fullmatch(path.stem)

@@ -28,19 +28,24 @@ def is_regular_file(path: Path) -> bool:
 
 
 def lstat_or_none(path: Path) -> os.stat_result | None:
-    """Returns the status of what is at the path itself, or None if nothing is. Raises OSError."""
+    """Returns the status of what is at the path itself, or None if nothing is, or its folder is another account's.
+
+    Raises OSError.
+    """
     try:
         return path.lstat()
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
         return None
 
 
 def iter_folders(folder: Path, name: re.Pattern[str]) -> Iterator[Path]:
-    """Yields the folders in a folder whose whole names match, in descending order. Yields none if it does not exist."""
+    """Yields the folders in a folder whose whole names match, in descending order. Yields none if it does not exist,
+    or may not be read.
+    """
     try:
         with os.scandir(folder) as entries:
             names = [entry.name for entry in entries if name.fullmatch(entry.name) and _is_folder(entry)]
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
         return
     for found in sorted(names, reverse=True):
         yield folder / found

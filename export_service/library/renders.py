@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import uuid
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,9 @@ from export_service.library.regular_files import (
 from service_runtime.audio.output_options import NO_PUBLICATION, FileFormat, PublicationTags
 from service_runtime.failpoints import failpoint
 from service_runtime.file_modes import PRIVATE, FileModes, set_mode
+from service_runtime.observability.logging import get_logger
+
+log = get_logger(__name__)
 
 RENDERS = "renders"
 STAGING = ".landing"
@@ -91,13 +95,20 @@ class RenderStore:
         make_folder(self._folder, self._modes.folder)
         make_private_folder(self._staging)
         widen_folders([self._folder, *iter_folders(self._folder, UUID_NAME)], self._modes)
-        parts = list(self._staging.glob("*.part"))
-        for render_id in {part.name.partition(".")[0] for part in parts}:
-            for folder in iter_folders(self._folder, UUID_NAME):
-                if is_regular_file(description := folder / f"{render_id}.json"):
-                    self._recover(self.staging_path(render_id), description)
-        for part in parts:
-            remove_leftover(part)
+        parts = defaultdict[str, list[Path]](list)
+        for part in self._staging.glob("*.part"):
+            parts[part.name.partition(".")[0]].append(part)
+        for render_id, staged in parts.items():
+            try:
+                for folder in iter_folders(self._folder, UUID_NAME):
+                    if is_regular_file(description := folder / f"{render_id}.json"):
+                        self._recover(self.staging_path(render_id), description)
+            except OSError as error:
+                # One file that can't be read must not keep the service from starting. A later start tries again.
+                log.warning("render_not_recovered", render_id=render_id, error=str(error))
+                continue
+            for part in staged:
+                remove_leftover(part)
 
     def _recover(self, staged: Path, description: Path) -> None:
         """Completes a commit if its description is in place, which is renamed first."""

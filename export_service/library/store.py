@@ -181,9 +181,12 @@ class Library:
         return path
 
     def find_attempt(self, generation_id: str) -> int:
-        """Returns the number of the attempt that the generation's file is from; 0 if there is no file."""
+        """Returns the number of the attempt that the generation's file is from; 0 if there is none that may be read."""
         path = self.find(generation_id)
-        return 0 if path is None else read_attempt(path)
+        try:
+            return 0 if path is None else read_attempt(path)
+        except PermissionError:
+            return 0
 
     def delete(self, generation_id: str) -> bool:
         """Deletes the generation's file and its renders, durably. Returns whether there was a file."""

@@ -25,6 +25,9 @@ from export_service.library.filesystem import make_private_folder
 from export_service.library.regular_files import is_regular_file, remove_leftover
 from service_runtime.audio.block_size import BLOCK_FRAMES
 from service_runtime.file_modes import open_private
+from service_runtime.observability.logging import get_logger
+
+log = get_logger(__name__)
 
 BYTES_PER_SAMPLE = 4
 """float32."""
@@ -78,22 +81,32 @@ class SpoolFolder:
         """Creates the folder and removes incomplete spools, and descriptions without a spool."""
         make_private_folder(self._folder)
         for part in self._folder.glob("*.part"):
-            name = STORED_NAME.fullmatch(part.name) if is_regular_file(part) else None
-            received = self.spool(name[1], int(name[2])).read_received() if name else None
-            if received is None or part.lstat().st_size != received.size_bytes:
-                remove_leftover(part)
+            try:
+                if not self._is_complete(part):
+                    remove_leftover(part)
+            except OSError as error:
+                log.warning("spool_not_restored", file=part.name, error=str(error))
         for description in self._folder.glob("*.json"):
             samples = description.with_suffix(".pcm"), description.with_suffix(".pcm.part")
             if not any(map(is_regular_file, samples)):
                 remove_leftover(description)
 
+    def _is_complete(self, part: Path) -> bool:
+        name = STORED_NAME.fullmatch(part.name)
+        received = self.spool(name[1], int(name[2])).read_received() if name else None
+        return received is not None and part.lstat().st_size == received.size_bytes
+
     def iter_stored(self) -> Iterator[StoredSpool]:
-        """Yields the spools whose samples have all arrived."""
+        """Yields the spools whose samples have all arrived, except those that can't be read."""
         for path in self._folder.iterdir():
             if (name := STORED_NAME.fullmatch(path.name)) and is_regular_file(path):
                 status = path.stat()
                 age = max(0.0, time.time() - status.st_mtime)
-                received = self.spool(name[1], int(name[2])).read_received()
+                try:
+                    received = self.spool(name[1], int(name[2])).read_received()
+                except OSError as error:
+                    log.warning("spool_not_restored", file=path.name, error=str(error))
+                    continue
                 yield StoredSpool(name[1], int(name[2]), status.st_size, age, received, is_finished=not name[3])
 
     def spool(self, generation_id: str, attempt: int) -> Spool:

@@ -104,6 +104,10 @@ async def test_nothing_in_the_library_leads_out_of_it(tmp_path: Path) -> None:
         (data / leftovers / f"{not_ours}.1.part").symlink_to(outside / "file.wav")
         (data / leftovers / f"{not_ours}.2.pcm.part").mkdir()
         os.mkfifo(data / leftovers / f"{not_ours}.3.part")
+    samples = data / "spool" / f"{exported_id}.1.pcm"
+    samples.unlink()
+    samples.symlink_to(outside / "file.wav")
+    samples.with_suffix(".json").write_bytes(b"{}")
     before = snapshot(outside)
 
     async with run_export_service(data, group_readable=True) as client:
@@ -112,6 +116,9 @@ async def test_nothing_in_the_library_leads_out_of_it(tmp_path: Path) -> None:
                 async with raises_rpc_error("NOT_FOUND"):
                     await call()
                 assert snapshot(outside) == before, name
+        async with raises_rpc_error("NOT_FOUND"):
+            await client.read_audio(exported_id, level=audio_pb2.AUDIO_LEVEL_LIVE)
+        assert not samples.with_suffix(".json").exists()
         assert await list_ids(client) == {exported_id, clip.clip_id}
         (data / "renders" / exported_id).symlink_to(outside / "renders")
         for format_ in ("FLAC_16", "OGG_VORBIS"):

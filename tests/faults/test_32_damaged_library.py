@@ -103,21 +103,26 @@ async def test_damaged_description_of_a_render_has_it_rendered_again(tmp_path: P
 
 
 async def test_damaged_spool_is_not_resumed(tmp_path: Path) -> None:
-    """The samples have another hash, another size, or a description that cannot be read."""
-    ids = [new_id() for _ in range(4)]
+    """The samples have another hash, another size, or a description that cannot be read, or are gone."""
+    ids = [new_id() for _ in range(6)]
     async with run_export_service(tmp_path) as client:
         with armed("export.before_rename:EIO"):
             for generation_id in ids:
                 async with raises_rpc_error("UNAVAILABLE"):
                     await client.export(generation_id, music(0.3))
-    flipped, shorter, undescribed, running = (tmp_path / f"spool/{generation_id}.1.pcm.part" for generation_id in ids)
+    flipped, shorter, undescribed, running, longer, gone = (
+        tmp_path / f"spool/{generation_id}.1.pcm.part" for generation_id in ids
+    )
     content = bytearray(flipped.read_bytes())
     content[1000] ^= 1
     flipped.write_bytes(content)
     shorter.write_bytes(content[:-8])
     undescribed.with_name(f"{ids[2]}.1.json").write_bytes(b"{}")
     async with run_export_service(tmp_path) as client:
+        assert shorter.name not in client.spools()
         running.write_bytes(content[:-8])
+        longer.write_bytes(longer.read_bytes() + b"abc")
+        gone.unlink()
         for generation_id in ids:
             async with raises_rpc_error("NOT_FOUND", "RECEIVED_AUDIO_NOT_FOUND"):
                 await client.resume(generation_id, 2)

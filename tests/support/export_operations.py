@@ -108,7 +108,9 @@ def find_damage(data_dir: Path) -> list[str]:
                     problems.append(f"{name}: no description")
                 elif json.loads(description.read_bytes())["file_sha256"] != _sha256(path):
                     problems.append(f"{name}: not as described")
-        elif path.suffix == ".part" and not path.with_name(path.name.replace(".pcm.part", ".json")).is_file():
+        elif path.suffix == ".part" and not (
+            path.name.endswith(".pcm.part") and Path(str(path).removesuffix(".pcm.part") + ".json").exists()
+        ):
             problems.append(f"{name}: {LEFT}")
     return problems
 

@@ -6,10 +6,12 @@ import asyncio
 import os
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from typing import BinaryIO
+
+import grpc.aio
 
 from dgx_music.channel import connect
 from dgx_music.export.v1 import export_pb2_grpc
@@ -23,29 +25,44 @@ TO = " to "
 
 @asynccontextmanager
 async def run_export_process(
-    data_dir: Path, *, log: BinaryIO | None = None, module: str = "export_service.rpc.server", **settings: str
+    data_dir: Path,
+    *,
+    log: BinaryIO | None = None,
+    module: str = "export_service.rpc.server",
+    prefix: Sequence[str] = (),
+    **settings: str,
 ) -> AsyncIterator[tuple[asyncio.subprocess.Process, ExportClient]]:
     """Starts a server on the data directory and yields its process and a client; terminates it after the block.
 
-    It writes its log to `log`, or else where this process does. `module` is run as the server.
+    It writes its log to `log`, or else where this process does. `module` is run as the server, by the command `prefix`.
     """
     with tempfile.TemporaryDirectory() as folder:  # The path of a socket must be short.
         address = f"unix:{folder}/export.sock"
         environment = {"DGX_MUSIC_DATA_DIR": str(data_dir), "DGX_MUSIC_EXPORT_ADDRESS": address, **settings}
         process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *("-m", module),
+            *(*prefix, sys.executable, "-m", module),
             env={**os.environ, "DGX_MUSIC_LOG_LEVEL": "warning", **environment},
             stderr=log,
         )
         try:
             async with connect(address) as channel:
-                await asyncio.wait_for(channel.channel_ready(), TIMEOUT_SECONDS)
+                await _wait_until_ready(channel, process)
                 yield process, ExportClient(data_dir, export_pb2_grpc.ExportServiceStub(channel))
         finally:
             with suppress(ProcessLookupError):
                 process.terminate()
             await process.wait()
+
+
+async def _wait_until_ready(channel: grpc.aio.Channel, process: asyncio.subprocess.Process) -> None:
+    ready, ended = asyncio.ensure_future(channel.channel_ready()), asyncio.ensure_future(process.wait())
+    try:
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            await asyncio.wait({ready, ended}, return_when=asyncio.FIRST_COMPLETED)
+        assert ready.done(), f"the server ended with status {process.returncode}"
+    finally:
+        ready.cancel()
+        ended.cancel()
 
 
 class StepFaults:
