@@ -92,7 +92,7 @@ def locked() -> Unavailable:
 
 
 def _unwritable(problem: str, reason: str = "DATABASE_UNAVAILABLE") -> UnwritableDatabase:
-    return UnwritableDatabase(f"{problem}; try again later", reason=reason, retry_after_seconds=RETRY_AFTER_SECONDS)
+    return UnwritableDatabase(problem, reason=reason, retry_after_seconds=RETRY_AFTER_SECONDS)
 
 
 def _damaged(problem: object) -> DamagedDatabase:
