@@ -76,13 +76,17 @@ class StepFaults:
         commands, answers = (os.open(pipe, os.O_RDWR) for pipe in pipes)
         self._writer, self._reader = os.fdopen(commands, "w"), os.fdopen(answers)
         self.variable = " ".join(map(str, pipes))
+        self.process_id = 0
+        """Of the service that obeyed last. One that was killed is followed by another."""
 
     def arm(self, fault: str, at: int) -> list[str]:
         """Has the step with this number fail, counted from 1 from now on; with 0, none. Returns the steps before,
         each as an event of Python and a path.
         """
         print(fault, at, file=self._writer, flush=True)
-        return [step for step in self._reader.readline().rstrip("\n").split(",") if step]
+        process_id, *steps = self._reader.readline().rstrip("\n").split(",")
+        self.process_id = int(process_id)
+        return steps
 
     def close(self) -> None:
         self._writer.close()

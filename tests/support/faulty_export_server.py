@@ -83,11 +83,11 @@ os_fsync = os.fsync
 
 
 def obey(steps: FaultySteps, commands: str, answers: str) -> None:
-    """Carries out commands such as "ENOSPC 3", and answers each with the steps since the last one."""
+    """Carries out commands such as "ENOSPC 3", and answers each with this process and the steps since the last one."""
     with open(commands) as reader, open(answers, "w") as writer:
         for command in reader:
             fault, at = command.split()
-            print(",".join(steps.arm(fault, int(at))), file=writer, flush=True)
+            print(os.getpid(), *steps.arm(fault, int(at)), sep=",", file=writer, flush=True)
 
 
 def fork_again() -> None:
