@@ -7,6 +7,9 @@ import ssl
 from service_runtime.access.server_certificate import ServerCertificate
 from service_runtime.settings import Settings
 
+CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
+"""Of TLS 1.2, as gRPC has them: with forward secrecy and authenticated encryption. TLS 1.3 has no others."""
+
 
 def build_tls_context(settings: Settings) -> ssl.SSLContext:
     """Returns a context that shows the configured certificate, and from the first connection on after it was renewed,
@@ -29,6 +32,8 @@ def _load(settings: Settings) -> ssl.SSLContext:
     assert settings.tls_certificate is not None
     assert settings.tls_key is not None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2  # Whatever the Python and the system allow.
+    context.set_ciphers(CIPHERS)
     context.load_cert_chain(settings.tls_certificate.expanduser(), settings.tls_key.expanduser())
     if settings.tls_client_ca is not None:
         context.load_verify_locations(settings.tls_client_ca.expanduser())

@@ -147,7 +147,7 @@ async def _tls_protocol(address: TcpAddress | UnixAddress) -> str | None:
 
 
 async def _close(writer: asyncio.StreamWriter) -> None:
-    writer.close()
+    writer.transport.abort()  # A goodbye over TLS may wait 30 s for an answer.
     with suppress(OSError):
         await writer.wait_closed()
 

@@ -79,6 +79,7 @@ async def test_kill_during_commit_of_first_file(tmp_path: Path, point: str) -> N
         assert point == "after_rename" or resumed.pcm_sha256 == exported.pcm_sha256
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", POINTS)
 async def test_kill_while_newer_attempt_replaces_file(tmp_path: Path, point: str) -> None:
     generation_id = new_id()
@@ -111,6 +112,7 @@ async def test_kill_before_replaced_file_of_other_format_is_removed(tmp_path: Pa
         assert client.files() == {exported.file_path, f"spool/{generation_id}.3.pcm"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", RENDER_POINTS)
 async def test_kill_during_commit_of_render(tmp_path: Path, point: str) -> None:
     generation_id = new_id()
@@ -127,6 +129,7 @@ async def test_kill_during_commit_of_render(tmp_path: Path, point: str) -> None:
         assert sha256(tmp_path / rendered.file.file_path) == rendered.file.file_sha256
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", ["before_edit_rename", "after_edit_rename"])
 async def test_kill_during_edit_of_tags(tmp_path: Path, point: str) -> None:
     generation_id = new_id()
@@ -144,6 +147,7 @@ async def test_kill_during_edit_of_tags(tmp_path: Path, point: str) -> None:
         assert client.files() == files
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", ["after_render_fsync", "before_render_rename"])
 async def test_kill_during_edit_of_render(tmp_path: Path, point: str) -> None:
     generation_id = new_id()

@@ -8,7 +8,7 @@ import grpc
 
 from dgx_music.error_status import PLAIN_MESSAGES
 from dgx_music.storage.v1 import storage_pb2 as pb
-from generation_service.worker import worker
+from generation_service.worker import job, worker
 from tests.support.service_stack import is_pending_after
 from tests.support.tone_model import Gate
 
@@ -75,7 +75,10 @@ async def test_completion_is_retried_until_storage_is_back(services):
     assert (done.state, done.attempt) == (pb.GENERATION_STATE_COMPLETED, 1)
 
 
-async def test_storage_outage_longer_than_the_lease_costs_one_attempt(stack):
+async def test_storage_outage_longer_than_the_lease_costs_one_attempt(stack, monkeypatch):
+    monkeypatch.setattr(
+        job, "DELETION_PATIENCE_SECONDS", 0.5
+    )  # Else the worker asks for a minute if the file is needed.
     await stack.start("storage", "export")
     await stack.start("generation", lease_seconds=2)
     gate = stack.model.at["a", 5] = Gate()
