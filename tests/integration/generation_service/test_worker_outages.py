@@ -76,9 +76,7 @@ async def test_completion_is_retried_until_storage_is_back(services):
 
 
 async def test_storage_outage_longer_than_the_lease_costs_one_attempt(stack, monkeypatch):
-    monkeypatch.setattr(
-        job, "DELETION_PATIENCE_SECONDS", 0.5
-    )  # Else the worker asks for a minute if the file is needed.
+    monkeypatch.setattr(job, "DELETION_PATIENCE_SECONDS", 0.5)  # Else it asks for a minute whether to delete.
     await stack.start("storage", "export")
     await stack.start("generation", lease_seconds=2)
     gate = stack.model.at["a", 5] = Gate()
