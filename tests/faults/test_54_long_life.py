@@ -16,8 +16,9 @@ WARM_UP_JOBS = 60
 JOBS = 40
 """Between two counts. What every job leaves behind grows by so much each time; what only some do, by a tenth."""
 COUNTS = 3
-BOUNDED = "FairQueue._heads", "music_theory.Chord"
-"""Grow for longer than this test: at most 64 outdated heads, and a cache of 512 bars."""
+BOUNDED = "FairQueue._heads", "music_theory.Chord", "throughput._Bucket", "Throughput._buckets"
+"""Grow for longer than this test: at most 64 outdated heads, a cache of 512 bars, and 100 counts of the last
+seconds."""
 MODULE = "tests.support.counted_process"
 
 

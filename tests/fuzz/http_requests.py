@@ -8,16 +8,12 @@ unexpected error.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import re
 import sys
-import tempfile
 from collections import Counter
-from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from pathlib import Path
 from random import Random
 from urllib.parse import quote
 
@@ -25,7 +21,8 @@ import httpx2
 
 from tests.fuzz import hostile_values as hostile
 from tests.fuzz.fuzzed_calls import LEAK, MAX_MESSAGE_CHARACTERS
-from tests.support.service_processes import ServiceProcesses, service_processes
+from tests.fuzz.fuzzing_command import run_command
+from tests.support.service_processes import ServiceProcesses
 
 PATHS = (
     "/v1/audio/speech",
@@ -204,22 +201,5 @@ async def fuzz_http(services: ServiceProcesses, count: int, seed: int) -> tuple[
     return fuzzer.statuses, fuzzer.problems
 
 
-async def _run(folder: Path, count: int, seed: int) -> tuple[Counter[int], list[str]]:
-    async with service_processes(folder / "data") as services:
-        return await fuzz_http(services, count, seed)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--count", type=int, default=2000, help="number of requests (default: 2000)")
-    parser.add_argument("--seed", type=int, default=1, help="(default: 1)")
-    options = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory(prefix="dgx-music-fuzz-") as folder:
-        statuses, problems = asyncio.run(_run(Path(folder), options.count, options.seed))
-    print(*problems, sep="\n")
-    print(f"{options.count} requests, seed {options.seed}: {dict(sorted(statuses.items()))}, {len(problems)} problems")
-    return 1 if problems else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(fuzz_http, __doc__.partition("\n")[0], 2000))

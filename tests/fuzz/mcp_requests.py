@@ -8,23 +8,20 @@ the server still serves.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import re
 import sys
-import tempfile
 from asyncio.subprocess import PIPE
 from collections import Counter
-from collections.abc import Sequence
-from pathlib import Path
 from random import Random
 from typing import Any
 
 from tests.fuzz import hostile_values as hostile
 from tests.fuzz.fuzzed_calls import LEAK
+from tests.fuzz.fuzzing_command import run_command
 from tests.support.command_line import DGX_MUSIC, environment
-from tests.support.service_processes import ServiceProcesses, service_processes
+from tests.support.service_processes import ServiceProcesses
 
 ANSWER_SECONDS = 60.0
 CLIENT = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "fuzz", "version": "1"}}
@@ -165,22 +162,5 @@ async def fuzz_mcp(services: ServiceProcesses, count: int, seed: int) -> tuple[C
     return fuzzer.kinds, fuzzer.problems
 
 
-async def _run(folder: Path, count: int, seed: int) -> tuple[Counter[str], list[str]]:
-    async with service_processes(folder / "data") as services:
-        return await fuzz_mcp(services, count, seed)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--count", type=int, default=1000, help="number of requests (default: 1000)")
-    parser.add_argument("--seed", type=int, default=1, help="(default: 1)")
-    options = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory(prefix="dgx-music-fuzz-") as folder:
-        kinds, problems = asyncio.run(_run(Path(folder), options.count, options.seed))
-    print(*problems, sep="\n")
-    print(f"{options.count} requests, seed {options.seed}: {dict(kinds)}, {len(problems)} problems")
-    return 1 if problems else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(fuzz_mcp, __doc__.partition("\n")[0], 1000))

@@ -114,6 +114,10 @@ class ServiceProcess:
     def file_descriptor_count(self) -> int:
         return sum(process.num_fds() for process in self._family())
 
+    def socket_count(self) -> int:
+        """TCP sockets of it alone."""
+        return len(psutil.Process(self.pid).net_connections("tcp"))
+
     def _family(self) -> list[psutil.Process]:
         own = psutil.Process(self.pid)
         return [own, *own.children(recursive=True)]
