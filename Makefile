@@ -76,7 +76,7 @@ test-integration: ## Run the tests that start servers and commands
 	@$(PYTEST) tests/integration
 test-faults: ## Run all tests of faults, also the slow ones, which `test` leaves out: 7 minutes
 	@$(PYTEST) -m '' tests/faults tests/stateful tests/fuzz tests/soak tests/releases
-test-soak: ## Run jobs through random faults, 15 minutes: SEED=1 SOAK_JOBS=500 SOAK_FAULTS=100 SOAK_DATABASE=sqlite
+test-soak: ## Run jobs through random faults, 10 minutes: SEED=1 SOAK_JOBS=500 SOAK_FAULTS=100 SOAK_DATABASE=sqlite
 	@python -m tests.soak --seed $(SEED) --jobs $(SOAK_JOBS) --faults $(SOAK_FAULTS) --database $(SOAK_DATABASE)
 test-coverage: ## Run the tests and show the lines of the packages that they do not cover
 	@rm -f .coverage .coverage.*

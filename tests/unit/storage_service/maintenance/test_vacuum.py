@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from random import Random
 
 import pytest
 from sqlalchemy import func, select, text
@@ -25,15 +26,20 @@ def url(empty_url: str) -> str:
 
 def test_vacuum_shrinks_database_after_deletions(database: Database, new: Callable[..., NewGeneration]) -> None:
     assert not vacuum.has_rows(database)
+    # Random text: Postgres compresses what repeats, and then the statistics take more space than the rows did.
+    generator = Random(1)
     with database.write() as session:
-        for number in range(100):
-            creation.create(session, new(prompt=f"{number} " * 2000))
+        for _ in range(100):
+            creation.create(session, new(prompt=generator.randbytes(2000).hex()))
     assert vacuum.has_rows(database)
+    full = vacuum.measure_size_bytes(database)
     with database.write() as session:
         session.execute(text("DELETE FROM generations"))
         session.execute(text("DELETE FROM prompts"))
     before, after = vacuum.vacuum(database)
-    assert after < before
+    assert after < full - 200_000
+    # Postgres's autovacuum may have freed the rows before us.
+    assert before > after or not database.is_sqlite
     assert list(find_violations(database)) == []
     with database.read() as session:
         assert session.scalar(select(func.count()).select_from(Generation)) == 0
