@@ -17,7 +17,7 @@ from dgx_music.errors import FailedPrecondition
 from storage_service.db.database import Database
 from storage_service.db.models import Base
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0011")
 """The revisions that this version supports, oldest first."""
 
 _VERSION_TABLE = "alembic_version"

