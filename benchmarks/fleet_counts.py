@@ -54,7 +54,11 @@ class Counts:
     regenerated_seconds: float = 0.0
     """Audio that was generated in vain."""
     saturated_seconds: float = 0.0
-    """In which the renewals alone took all of storage or of Postgres."""
+    """In which the renewals alone took all of storage or of Postgres: there, leases would expire."""
+    claims_taken_by_another: int = 0
+    """Claims that found the queue empty once it was their turn."""
+    seconds_in_system: float = 0.0
+    """Of all jobs that have ended, from being asked for to their end."""
 
     def __post_init__(self) -> None:
         self.in_system = Integral(self.begins_at)

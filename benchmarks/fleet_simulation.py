@@ -39,6 +39,7 @@ class FleetSimulation:
         self.by_priority: list[dict[int, dict[Job, Worker]]] = [{} for _ in self.fleet.models]
         """Jobs that are generated, by model and priority."""
         self.queued_by_client: dict[int, int] = {}
+        self._called_at = scenario.begins_at
 
     def run(self) -> Counts:
         """Runs until the end of the scenario, and if it drains, until all jobs have ended."""
@@ -68,8 +69,12 @@ class FleetSimulation:
         self.counts.events["notify"] += cost.is_announced
         running, waiting = self.counts.running.value, self.counts.idle_claims.value
         renewals = running / self.fleet.renew_seconds
+        now = self.env.now
+        if self.control.is_saturated:
+            self.counts.saturated_seconds += now - self._called_at
+        self._called_at = now
         self.control.set_background(renewals, renewals * self.scenario.load.watchers, waiting / self.fleet.poll_seconds)
-        return self.control.call(self.env.now, cost)
+        return self.control.call(now, cost)
 
     def _arrive(self) -> Iterable[simpy.Event]:
         for job in arrivals(self.scenario):
@@ -92,6 +97,7 @@ class FleetSimulation:
 
     def requeue(self, job: Job) -> None:
         """Queues a job once more, with its rank."""
+        self.counts.events["requeued"] += 1
         self.queues[job.model].enter_again(self.env.now, job)
         self.wake(job.model)
 
@@ -99,7 +105,9 @@ class FleetSimulation:
         """Wakes the claims that a claimable job wakes: one has it, the others are in vain."""
         woken: list[Worker] = []
         waiting = self.waiting[model]
-        wanted = len(waiting) if self.costs.claims_woken is None else self.costs.claims_woken * self._servers_waiting
+        wanted = len(waiting)
+        if self.costs.claims_woken is not None:
+            wanted = self.costs.claims_woken * self.fleet.storage_servers
         while waiting and len(woken) < wanted:
             worker = waiting.popleft()
             worker.is_waiting = False
@@ -111,10 +119,6 @@ class FleetSimulation:
         for worker in woken[1:]:
             self.later(self.call(self.costs.claim_in_vain, "claim_in_vain"), self._claim_ended, worker)
             worker.is_claiming = True
-
-    @property
-    def _servers_waiting(self) -> int:
-        return self.fleet.storage_servers
 
     def offer(self, worker: Worker) -> None:
         """A worker with a free place claims, or waits for work; one claim at a time."""
@@ -147,6 +151,8 @@ class FleetSimulation:
                 self._start(worker, job)
             else:  # It died while the claim was on its way: the lease expires.
                 self.later(self.env.now + self.fleet.lease_seconds, self.expire, job, job.lease)
+        else:
+            self.counts.claims_taken_by_another += 1
         self._claim_ended(worker)
 
     def _claim_ended(self, worker: Worker) -> None:
@@ -191,6 +197,7 @@ class FleetSimulation:
         job.ended_at = self.env.now
         job.lease += 1
         self.counts.events[outcome] += 1
+        self.counts.seconds_in_system += self.env.now - job.arrives_at
         self.counts.in_system.add(self.env.now, -1)
         self.counts.running.add(self.env.now, -1)
         self.queued_by_client[job.client] -= 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import log
+
 
 def erlang_c(servers: int, load: float) -> float:
     """The probability that a job waits in M/M/c. `load` is the arrival rate times the mean service time, below c.
@@ -20,12 +22,10 @@ def mean_wait(servers: int, load: float, service_seconds: float) -> float:
     return erlang_c(servers, load) * service_seconds / (servers - load)
 
 
-def wait_quantile_seconds(servers: int, load: float, service_seconds: float, quantile: float) -> float:
-    """The quantile of the wait in M/M/c, in seconds: those who wait, wait exponentially long."""
-    from math import log
-
+def wait_quantile(servers: int, load: float, service_seconds: float, quantile: float) -> float:
+    """A quantile of the wait in M/M/c, in seconds: those who wait at all wait exponentially long."""
     waits = erlang_c(servers, load)
-    return max(0.0, log(waits / (1 - quantile)) * service_seconds / (servers - load)) if quantile < 1 else float("inf")
+    return max(0.0, log(waits / (1 - quantile)) * service_seconds / (servers - load))
 
 
 def shared_sojourn(load: float, service_seconds: float) -> float:
