@@ -70,6 +70,8 @@ class S3Server:
             "ip": "127.0.0.1",
             "ip.bind": "127.0.0.1",
             "master.telemetry": "false",
+            "master.electionTimeout": "1s",
+            "master.resumeState": "false",
             "master.volumeSizeLimitMB": VOLUME_MEGABYTES,
             "volume.max": self._volumes,
             "volume.preStopSeconds": 0,
