@@ -40,6 +40,7 @@ from benchmarks.fleet_cost_servers import (
 from benchmarks.fleet_cost_sql import measure_sql
 from benchmarks.fleet_model import MEASURED, OperationCosts
 from benchmarks.fleet_model import OperationCost as ModelCost
+from benchmarks.fleet_tables import print_table
 from benchmarks.storage_rows import Rows, load
 from storage_service.db import schema
 from storage_service.db.database import Database
@@ -48,20 +49,6 @@ from tests.support.s3_server import s3_server
 
 HERDS, WATCHERS, LISTENERS = (1, 30, 300), (1, 30), (0, 1, 3, 10, 30)
 PARTS = "sql", "servers", "notify", "objects", "gateway"
-
-
-def print_table(header: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
-    """Prints Markdown."""
-    names = list(header)
-    print(f"\n| {' | '.join(names)} |\n|{' --- |' * len(names)}")
-    for row in rows:
-        print(f"| {' | '.join(map(_format, row))} |", flush=True)
-
-
-def _format(value: object) -> str:
-    if not isinstance(value, float):
-        return str(value)
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 @contextmanager

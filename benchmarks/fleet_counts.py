@@ -55,8 +55,6 @@ class Counts:
     """Audio that was generated in vain."""
     saturated_seconds: float = 0.0
     """In which the renewals alone took all of storage or of Postgres: there, leases would expire."""
-    claims_taken_by_another: int = 0
-    """Claims that found the queue empty once it was their turn."""
     seconds_in_system: float = 0.0
     """Of all jobs that have ended, from being asked for to their end."""
 

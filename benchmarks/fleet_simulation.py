@@ -15,7 +15,7 @@ import simpy
 
 from benchmarks.fleet_counts import Counts
 from benchmarks.fleet_jobs import FairQueue, Job, arrivals
-from benchmarks.fleet_model import OperationCost, Scenario
+from benchmarks.fleet_model import HOUR_SECONDS, OperationCost, Scenario
 from benchmarks.fleet_stations import Batch, ControlPlane, Station
 from benchmarks.fleet_workers import Worker, build_workers
 
@@ -35,10 +35,14 @@ class FleetSimulation:
         self.queues = [FairQueue(scenario.load.weights) for _ in self.fleet.models]
         self.waiting: list[deque[Worker]] = [deque() for _ in self.fleet.models]
         """Workers whose claim waits, by model; those that wait longest first."""
+        self.claiming = [0 for _ in self.fleet.models]
+        """Claims that are on their way, by model. Each has locked a job, which others skip."""
         self.workers = build_workers(self.fleet)
         self.by_priority: list[dict[int, dict[Job, Worker]]] = [{} for _ in self.fleet.models]
         """Jobs that are generated, by model and priority."""
         self.queued_by_client: dict[int, int] = {}
+        self.arrivals: Iterable[Job] = arrivals(scenario)
+        """The jobs that come, in the order of time."""
         self._called_at = scenario.begins_at
 
     def run(self) -> Counts:
@@ -77,7 +81,7 @@ class FleetSimulation:
         return self.control.call(now, cost)
 
     def _arrive(self) -> Iterable[simpy.Event]:
-        for job in arrivals(self.scenario):
+        for job in self.arrivals:
             if job.arrives_at > self.env.now:
                 yield self.env.timeout(job.arrives_at - self.env.now)
             self.counts.events["asked"] += 1
@@ -114,9 +118,10 @@ class FleetSimulation:
             self.counts.idle_claims.add(self.env.now, -1)
             if worker.is_open:
                 woken.append(worker)
-        for worker in woken[:1]:
+        found = len(self.queues[model]) > self.claiming[model]
+        for worker in woken[:found]:
             self._claim(worker)
-        for worker in woken[1:]:
+        for worker in woken[found:]:
             self.later(self.call(self.costs.claim_in_vain, "claim_in_vain"), self._claim_ended, worker)
             worker.is_claiming = True
 
@@ -124,7 +129,7 @@ class FleetSimulation:
         """A worker with a free place claims, or waits for work; one claim at a time."""
         if worker.is_claiming or worker.is_waiting or not worker.is_open:
             return
-        if self.queues[worker.model]:
+        if len(self.queues[worker.model]) > self.claiming[worker.model]:
             self._claim(worker)
         else:
             worker.is_waiting = True
@@ -133,26 +138,25 @@ class FleetSimulation:
 
     def _claim(self, worker: Worker) -> None:
         worker.is_claiming = True
+        self.claiming[worker.model] += 1
         self.later(self.call(self.costs.claim, "claim"), self._claimed, worker, self.env.now)
 
     def _claimed(self, worker: Worker, asked_at: float) -> None:
         self.counts.claim_seconds.append(self.env.now - asked_at)
-        if self.queues[worker.model]:
-            job = self.queues[worker.model].pop()
-            job.lease += 1
-            job.attempts += 1
-            if job.claimed_at is None:
-                job.claimed_at = self.env.now
-                wait = job.claimed_at - job.created_at
-                self.counts.waits[int(job.created_at // 3600)].append(wait)
-                self.counts.waits_by_priority[job.priority].append(wait)
-            self.counts.running.add(self.env.now, 1)
-            if worker.is_alive:
-                self._start(worker, job)
-            else:  # It died while the claim was on its way: the lease expires.
-                self.later(self.env.now + self.fleet.lease_seconds, self.expire, job, job.lease)
-        else:
-            self.counts.claims_taken_by_another += 1
+        self.claiming[worker.model] -= 1
+        job = self.queues[worker.model].pop()
+        job.lease += 1
+        job.attempts += 1
+        if job.claimed_at is None:
+            job.claimed_at = self.env.now
+            wait = job.claimed_at - job.created_at
+            self.counts.waits[int(job.created_at // HOUR_SECONDS)].append(wait)
+            self.counts.waits_by_priority[job.priority].append(wait)
+        self.counts.running.add(self.env.now, 1)
+        if worker.is_alive:
+            self._start(worker, job)
+        else:  # It died while the claim was on its way: the lease expires.
+            self.later(self.env.now + self.fleet.lease_seconds, self.expire, job, job.lease)
         self._claim_ended(worker)
 
     def _claim_ended(self, worker: Worker) -> None:
@@ -180,7 +184,8 @@ class FleetSimulation:
             mastered_at = self.export.serve(self.env.now, job.seconds * self.costs.export_seconds_per_audio_second)
             parts = 1 + int(job.seconds * self.scenario.load.bytes_per_second // self.fleet.part_bytes)
             self.counts.events["object_put"] += parts if parts == 1 else parts + 2
-            self.later(mastered_at + self.costs.object_put_seconds, self._mastered, worker, job, job.lease)
+            mastered_at += self.costs.object_put_seconds + self.fleet.overhead_seconds
+            self.later(mastered_at, self._mastered, worker, job, job.lease)
 
     def _mastered(self, worker: Worker, job: Job, lease: int) -> None:
         if job.lease == lease and worker.is_alive:

@@ -1,0 +1,227 @@
+"""Simulates a fleet of a thousand GPUs, and says what saturates first: `make bench-fleet`.
+
+    python -m benchmarks.fleet [--gpu h200|h100|gb10] [--gpus 1000] [--jobs-per-day 1000000] [--multiples 1,10,100]
+        [--costs costs.json] [--only day,scale,faults] [--seed 1]
+
+The costs of operations are measured by `benchmarks.fleet_costs`; the speeds of GPUs are computed, which no GPU has
+confirmed; the load is an assumption. The same seed gives the same figures. Prints Markdown; docs/scale.md says what
+follows from it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from benchmarks.fleet_counts import Counts, all_waits, quantiles
+from benchmarks.fleet_demand import demand_of, shares
+from benchmarks.fleet_model import (
+    DEVICES,
+    FREE,
+    HOUR_SECONDS,
+    MEASURED,
+    Burst,
+    Faults,
+    Fleet,
+    Load,
+    OperationCosts,
+    Scenario,
+    build_fleet,
+)
+from benchmarks.fleet_simulation import FleetSimulation
+from benchmarks.fleet_tables import print_table
+
+PEAK_SECONDS = 15 * HOUR_SECONDS
+WARM_UP_JOBS = 150_000
+"""Jobs of a run at a multiple of the load."""
+EVERY_HOURS = 3
+
+
+def run(scenario: Scenario) -> Counts:
+    return FleetSimulation(scenario).run()
+
+
+def _seconds(value: float) -> str:
+    return f"{value * 1e3:.0f} ms" if value < 1 else f"{value:.1f} s" if value < 100 else f"{value:,.0f} s"
+
+
+def print_day(scenario: Scenario) -> None:
+    """A whole day, hour by hour."""
+    counts = run(scenario)
+    fleet = scenario.fleet
+    gpus = sum(model.gpus for model in fleet.models)
+    rows = []
+    for hour in range(0, 24, EVERY_HOURS):
+        waits = counts.waits[hour]
+        running = counts.running.by_hour[hour] / HOUR_SECONDS
+        rows.append(
+            (
+                f"{hour}:00",
+                f"{len(waits) / HOUR_SECONDS:.1f}",
+                *map(_seconds, quantiles(waits, 0.5, 0.95, 0.99)),
+                f"{counts.busy.by_hour[hour] / HOUR_SECONDS / gpus:.0%}",
+                f"{counts.used.by_hour[hour] / HOUR_SECONDS / gpus:.1%}",
+                f"{running / fleet.renew_seconds:,.0f}",
+            )
+        )
+    head = "Hour", "claims/s", "wait p50", "p95", "p99", "GPUs busy", "of their capacity", "renewals/s"
+    print_table(head, rows)
+    print(f"\n{_outcome(counts)}")
+
+
+def _outcome(counts: Counts) -> str:
+    events = counts.events
+    return (
+        f"{events['create']:,} jobs created, {events['completed']:,} completed, {events['failed']:,} failed, "
+        f"{counts.in_system.value:,.0f} still on their way, {events['refused']:,} refused."
+    )
+
+
+def print_scale(scenario: Scenario, multiples: Iterable[float]) -> None:
+    """What is asked of each part at the peak of the day, at multiples of the load; and what waits result."""
+    rates, used, waits = {}, {}, []
+    for multiple in multiples:
+        seconds = max(60.0, min(HOUR_SECONDS / 4, WARM_UP_JOBS / (scenario.load.jobs_per_day * multiple / 43_200)))
+        peak = replace(scenario.with_load(multiple), begins_at=PEAK_SECONDS - seconds / 2, seconds=seconds)
+        # Without costs nothing is ever late, so that all of the load is there to be counted.
+        demand = demand_of(peak, run(replace(peak, costs=replace(FREE, claims_woken=peak.costs.claims_woken))))
+        rates[multiple], used[multiple] = demand, shares(peak, demand, peak.costs)
+        enough = replace(peak, fleet=_sized(peak.fleet, used[multiple]))
+        for name, each in (("as it is", peak), ("with enough servers", enough)):
+            counts = run(each)
+            p50, p99 = quantiles(all_waits(counts), 0.5, 0.99)
+            claim = quantiles(counts.claim_seconds, 0.99)[0]
+            servers = f"{each.fleet.storage_servers} storage servers, Postgres with {each.fleet.postgres_cores} cores"
+            saturated = counts.saturated_seconds / seconds
+            late = counts.in_system.value / max(1, counts.events["create"])
+            waits.append(
+                (f"×{multiple:g} {name}", servers, *map(_seconds, (p50, p99, claim)), f"{saturated:.0%}", f"{late:.0%}")
+            )
+    names = {
+        "jobs created": "creates",
+        "claims": "claims",
+        "claims in vain": "claims_in_vain",
+        "renewals": "renewals",
+        "watchers' reads": "reads",
+        "NOTIFYs": "notifies",
+        "transactions": "transactions",
+        "objects put (requests)": "object_puts",
+        "objects read": "object_gets",
+    }
+    heads = [f"×{multiple:g}" for multiple in rates]
+    rows = [(name, *(f"{getattr(rates[each], field):,.0f}" for each in rates)) for name, field in names.items()]
+    rows.append(("MB to and from objects", *(f"{rates[each].object_bytes / 1e6:,.0f}" for each in rates)))
+    rows.append(("jobs that run, at a time", *(f"{rates[each].running:,.0f}" for each in rates)))
+    rows.append(("listeners, at a time", *(f"{rates[each].listeners:,.0f}" for each in rates)))
+    print_table(("At the peak, a second", *heads), rows)
+    first = min(used)
+    parts = sorted(used[first], key=lambda part: -used[first][part])
+    rows = []
+    for part in parts:
+        full = "always" if "connections" in part else f"×{first / used[first][part]:.3g}"
+        rows.append((part, *(f"{used[each][part]:.1%}" for each in used), full))
+    print_table(("Used at the peak", *heads, "full at"), rows)
+    print_table(("Load", "Control plane", "wait p50", "p99", "claim p99", "saturated", "not done at the end"), waits)
+
+
+def _sized(fleet: Fleet, used: dict[str, float], target: float = 0.6) -> Fleet:
+    """The same with so many storage servers, cores and export servers that 60 % of them are used."""
+    storage, postgres, _, export, *_ = (-(-value // target) if value > target else 1 for value in used.values())
+    return replace(
+        fleet,
+        storage_servers=int(fleet.storage_servers * storage),
+        postgres_cores=int(fleet.postgres_cores * postgres),
+        export_servers=int(fleet.export_servers * export),
+    )
+
+
+def print_faults(scenario: Scenario, gpus: int) -> None:
+    """A fleet that is just large enough, on a bad day: with and without checkpoints and preemption."""
+    busy = replace(
+        scenario,
+        fleet=gpus_reduced(scenario.fleet, gpus),
+        load=replace(scenario.load, bursts=tuple(Burst(hour * HOUR_SECONDS, 4_000, hour, 0) for hour in (13, 15))),
+        begins_at=12 * HOUR_SECONDS,
+        seconds=6 * HOUR_SECONDS,
+        drains=True,
+        faults=Faults(
+            gpu_mtbf=5 * 86_400.0,
+            host_failures=((13.5 * HOUR_SECONDS, 1),),
+            zone_failure=(14 * HOUR_SECONDS, 600.0),
+            upgrade_at=16 * HOUR_SECONDS,
+            upgrade_hosts=1,
+            database_failover=(17 * HOUR_SECONDS, 15.0),
+        ),
+    )
+    rows = []
+    for name, each in {
+        "nothing breaks": replace(busy, faults=Faults()),
+        "faults, checkpoints, no preemption": busy,
+        "faults, checkpoints, preemption after 10 s": replace(busy, preempts_after=10.0),
+        "faults, no checkpoints, preemption after 10 s": replace(busy, preempts_after=10.0, checkpoints=False),
+    }.items():
+        counts = run(each)
+        events = counts.events
+        low, high = (quantiles(counts.waits_by_priority[priority], 0.5, 0.99) for priority in (0, 5))
+        rows.append(
+            (
+                name,
+                *map(_seconds, (*low, *high)),
+                f"{events['lease_expired']:,}",
+                f"{events['handed_back']:,}",
+                f"{counts.regenerated_seconds:,.0f} s",
+                f"{events['failed']:,}",
+                f"{events['create'] - events['completed'] - events['failed']:,}",
+            )
+        )
+    head = ("Six hours", "priority 0: wait p50", "p99", "priority 5: p50", "p99", "leases expired", "handed back")
+    print_table((*head, "generated in vain", "failed", "lost"), rows)
+
+
+def gpus_reduced(fleet: Fleet, gpus: int) -> Fleet:
+    """The same with so many GPUs, divided among the models as before."""
+    total = sum(model.gpus for model in fleet.models)
+    models = tuple(replace(model, gpus=max(1, round(model.gpus * gpus / total))) for model in fleet.models)
+    return replace(fleet, models=models)
+
+
+def main() -> None:
+    """Simulates what is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gpu", choices=sorted(DEVICES), default="h200")
+    parser.add_argument("--gpus", type=int, default=1000)
+    parser.add_argument("--fewer-gpus", type=int, default=4, help="of the fleet in which things break")
+    parser.add_argument("--jobs-per-day", type=float, default=1e6)
+    parser.add_argument("--multiples", default="1,10,100")
+    parser.add_argument("--storage-servers", type=int, default=3)
+    parser.add_argument("--renew-seconds", type=float, default=0.5)
+    parser.add_argument("--costs", type=Path, help="what `benchmarks.fleet_costs --json` wrote")
+    parser.add_argument("--wakes-all", action="store_true", help="a claimable job wakes every claim that waits")
+    parser.add_argument("--only", default="day,scale,faults")
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    costs = OperationCosts.read_json(options.costs) if options.costs else MEASURED
+    if options.wakes_all:
+        costs = replace(costs, claims_woken=None)
+    fleet = build_fleet(
+        DEVICES[options.gpu],
+        options.gpus,
+        storage_servers=options.storage_servers,
+        renew_seconds=options.renew_seconds,
+    )
+    scenario = Scenario(fleet, Load(options.jobs_per_day), costs, seed=options.seed)
+    names = (f"{model.gpus} for {model.name} ({model.speed.capacity:.0f} audio-s/s each)" for model in fleet.models)
+    print(f"{options.gpus:,} × {DEVICES[options.gpu].name}, speeds predicted: {', '.join(names)}. Seed {options.seed}.")
+    parts = options.only.split(",")
+    if "day" in parts:
+        print_day(scenario)
+    if "scale" in parts:
+        print_scale(scenario, [float(multiple) for multiple in options.multiples.split(",")])
+    if "faults" in parts:
+        print_faults(scenario, options.fewer_gpus)
+
+
+if __name__ == "__main__":
+    main()
