@@ -11,6 +11,7 @@ follows from it.
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -37,6 +38,10 @@ PEAK_SECONDS = 15 * HOUR_SECONDS
 WARM_UP_JOBS = 150_000
 """Jobs of a run at a multiple of the load."""
 EVERY_HOURS = 3
+BUSY_FLEET = "gb10", 64
+"""Just enough for the peak of 10⁶ jobs a day."""
+TARGET = 0.6
+"""How much of each part may be used: beyond, waits grow steeply."""
 
 
 def run(scenario: Scenario) -> Counts:
@@ -88,17 +93,18 @@ def print_scale(scenario: Scenario, multiples: Iterable[float]) -> None:
         # Without costs nothing is ever late, so that all of the load is there to be counted.
         demand = demand_of(peak, run(replace(peak, costs=replace(FREE, claims_woken=peak.costs.claims_woken))))
         rates[multiple], used[multiple] = demand, shares(peak, demand, peak.costs)
-        enough = replace(peak, fleet=_sized(peak.fleet, used[multiple]))
-        for name, each in (("as it is", peak), ("with enough servers", enough)):
+        cells, enough = _sized(peak, used[multiple])
+        for count, each in ((1, peak), (cells, enough)):
             counts = run(each)
             p50, p99 = quantiles(all_waits(counts), 0.5, 0.99)
             claim = quantiles(counts.claim_seconds, 0.99)[0]
-            servers = f"{each.fleet.storage_servers} storage servers, Postgres with {each.fleet.postgres_cores} cores"
+            servers = f"{count} × {each.fleet.storage_servers}"
             saturated = counts.saturated_seconds / seconds
             late = counts.in_system.value / max(1, counts.events["create"])
-            waits.append(
-                (f"×{multiple:g} {name}", servers, *map(_seconds, (p50, p99, claim)), f"{saturated:.0%}", f"{late:.0%}")
-            )
+            row = f"×{multiple:g}", servers, *map(_seconds, (p50, p99, claim)), f"{saturated:.0%}", f"{late:.0%}"
+            waits.append(row)
+            if enough == peak:
+                break
     names = {
         "jobs created": "creates",
         "claims": "claims",
@@ -123,61 +129,69 @@ def print_scale(scenario: Scenario, multiples: Iterable[float]) -> None:
         full = "always" if "connections" in part else f"×{first / used[first][part]:.3g}"
         rows.append((part, *(f"{used[each][part]:.1%}" for each in used), full))
     print_table(("Used at the peak", *heads, "full at"), rows)
-    print_table(("Load", "Control plane", "wait p50", "p99", "claim p99", "saturated", "not done at the end"), waits)
-
-
-def _sized(fleet: Fleet, used: dict[str, float], target: float = 0.6) -> Fleet:
-    """The same with so many storage servers, cores and export servers that 60 % of them are used."""
-    storage, postgres, _, export, *_ = (-(-value // target) if value > target else 1 for value in used.values())
-    return replace(
-        fleet,
-        storage_servers=int(fleet.storage_servers * storage),
-        postgres_cores=int(fleet.postgres_cores * postgres),
-        export_servers=int(fleet.export_servers * export),
+    print_table(
+        ("Load", "cells × storage servers", "wait p50", "p99", "claim p99", "saturated", "not done at the end"), waits
     )
 
 
-def print_faults(scenario: Scenario, gpus: int) -> None:
-    """A fleet that is just large enough, on a bad day: with and without checkpoints and preemption."""
+def _sized(peak: Scenario, used: dict[str, float]) -> tuple[int, Scenario]:
+    """Returns how many cells of the fleet, each with a Postgres of its own, keep everything below 60 %; and one of them
+    with as many storage and export servers as that takes."""
+    storage, postgres, notify, export, *_ = used.values()
+    if max(storage, postgres, notify, export) <= TARGET:
+        return 1, peak
+    cells = max(1, math.ceil(max(postgres, notify) / TARGET))
+    total = sum(model.gpus for model in peak.fleet.models)
+    fleet = replace(
+        gpus_reduced(peak.fleet, total // cells),
+        storage_servers=math.ceil(peak.fleet.storage_servers * storage / TARGET / cells),
+        export_servers=math.ceil(peak.fleet.export_servers * export / TARGET / cells),
+    )
+    return cells, replace(peak.with_load(1 / cells), fleet=fleet)
+
+
+def print_faults(scenario: Scenario) -> None:
+    """A fleet that is just large enough, in a bad hour: with and without checkpoints and preemption."""
+    device, gpus = BUSY_FLEET
+    begins_at = PEAK_SECONDS - HOUR_SECONDS / 2
     busy = replace(
         scenario,
-        fleet=gpus_reduced(scenario.fleet, gpus),
-        load=replace(scenario.load, bursts=tuple(Burst(hour * HOUR_SECONDS, 4_000, hour, 0) for hour in (13, 15))),
-        begins_at=12 * HOUR_SECONDS,
-        seconds=6 * HOUR_SECONDS,
+        fleet=replace(build_fleet(DEVICES[device], gpus), gpus_per_host=1, storage_servers=6),
+        load=replace(scenario.load, jobs_per_day=1e6, bursts=(Burst(begins_at + 300, 3_000, client=9_999),)),
+        begins_at=begins_at,
+        seconds=HOUR_SECONDS,
         drains=True,
-        faults=Faults(
-            gpu_mtbf=5 * 86_400.0,
-            host_failures=((13.5 * HOUR_SECONDS, 1),),
-            zone_failure=(14 * HOUR_SECONDS, 600.0),
-            upgrade_at=16 * HOUR_SECONDS,
-            upgrade_hosts=1,
-            database_failover=(17 * HOUR_SECONDS, 15.0),
-        ),
     )
+    broken = Faults(
+        gpu_mtbf=5 * 86_400.0,
+        host_failures=((begins_at + 600, 1),),
+        zone_failure=(begins_at + 1200, 300.0),
+        upgrade_at=begins_at + 2000,
+        upgrade_hosts=4,
+        database_failover=(begins_at + 3200, 15.0),
+    )
+    print(f"\n{gpus} × {DEVICES[device].name}, an hour at the peak of 10⁶ jobs a day, and 3,000 jobs of one client.")
     rows = []
     for name, each in {
-        "nothing breaks": replace(busy, faults=Faults()),
-        "faults, checkpoints, no preemption": busy,
-        "faults, checkpoints, preemption after 10 s": replace(busy, preempts_after=10.0),
-        "faults, no checkpoints, preemption after 10 s": replace(busy, preempts_after=10.0, checkpoints=False),
+        "nothing breaks, no preemption": busy,
+        "faults, no preemption": replace(busy, faults=broken),
+        "faults, preemption after 10 s": replace(busy, faults=broken, preempts_after=10.0),
+        "the same without checkpoints": replace(busy, faults=broken, preempts_after=10.0, checkpoints=False),
     }.items():
         counts = run(each)
         events = counts.events
-        low, high = (quantiles(counts.waits_by_priority[priority], 0.5, 0.99) for priority in (0, 5))
+        low, high = (quantiles(counts.waits_by_priority[priority], 0.5, 0.95) for priority in (0, 5))
         rows.append(
             (
                 name,
                 *map(_seconds, (*low, *high)),
-                f"{events['lease_expired']:,}",
-                f"{events['handed_back']:,}",
+                *(f"{events[each]:,}" for each in ("lease_expired", "handed_back", "preempted", "failed")),
                 f"{counts.regenerated_seconds:,.0f} s",
-                f"{events['failed']:,}",
                 f"{events['create'] - events['completed'] - events['failed']:,}",
             )
         )
-    head = ("Six hours", "priority 0: wait p50", "p99", "priority 5: p50", "p99", "leases expired", "handed back")
-    print_table((*head, "generated in vain", "failed", "lost"), rows)
+    head = "One hour", "priority 0: wait p50", "p95", "priority 5: p50", "p95", "leases expired", "handed back"
+    print_table((*head, "of them preempted", "failed", "generated in vain", "lost"), rows)
 
 
 def gpus_reduced(fleet: Fleet, gpus: int) -> Fleet:
@@ -192,12 +206,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gpu", choices=sorted(DEVICES), default="h200")
     parser.add_argument("--gpus", type=int, default=1000)
-    parser.add_argument("--fewer-gpus", type=int, default=4, help="of the fleet in which things break")
     parser.add_argument("--jobs-per-day", type=float, default=1e6)
     parser.add_argument("--multiples", default="1,10,100")
     parser.add_argument("--storage-servers", type=int, default=3)
     parser.add_argument("--renew-seconds", type=float, default=0.5)
     parser.add_argument("--costs", type=Path, help="what `benchmarks.fleet_costs --json` wrote")
+    parser.add_argument("--unannounced-renewals", action="store_true", help="renewals send no NOTIFY")
     parser.add_argument("--wakes-all", action="store_true", help="a claimable job wakes every claim that waits")
     parser.add_argument("--only", default="day,scale,faults")
     parser.add_argument("--seed", type=int, default=1)
@@ -205,6 +219,8 @@ def main() -> None:
     costs = OperationCosts.read_json(options.costs) if options.costs else MEASURED
     if options.wakes_all:
         costs = replace(costs, claims_woken=None)
+    if options.unannounced_renewals:
+        costs = replace(costs, renew=replace(costs.renew, is_announced=False))
     fleet = build_fleet(
         DEVICES[options.gpu],
         options.gpus,
@@ -220,7 +236,7 @@ def main() -> None:
     if "scale" in parts:
         print_scale(scenario, [float(multiple) for multiple in options.multiples.split(",")])
     if "faults" in parts:
-        print_faults(scenario, options.fewer_gpus)
+        print_faults(scenario)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,6 @@ from benchmarks.fleet_model import OperationCost, OperationCosts, Scenario
 
 MAX_CONNECTIONS = 1024
 """The default of DGX_MUSIC_MAX_CONNECTIONS: of each storage server, to which every worker and gateway connects."""
-READ_BYTES = 64 << 10
-"""Of one message of a download."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +33,16 @@ class Demand:
     gpus_used: float
     """GPUs' worth of full batches."""
 
+    renewals_announced: bool = True
+    """Whether each sends a NOTIFY."""
+
     @property
     def notifies(self) -> float:
-        return self.creates + self.claims + self.completes + self.renewals
+        return self.creates + self.claims + self.completes + self.renewals * self.renewals_announced
 
     @property
     def transactions(self) -> float:
-        return self.notifies + self.claims_in_vain + self.reads
+        return self.creates + self.claims + self.claims_in_vain + self.completes + self.renewals + self.reads
 
     def storage_cores(self, costs: OperationCosts) -> float:
         return sum(rate * cost.storage_seconds for rate, cost in self._operations(costs))
@@ -60,8 +61,8 @@ class Demand:
         )
 
 
-def demand_of(scenario: Scenario, counts: Counts, hours: tuple[int, ...] | None = None) -> Demand:
-    """Returns the demand of a simulation. `hours` are those of its integrals; counted events are of the whole time."""
+def demand_of(scenario: Scenario, counts: Counts) -> Demand:
+    """Returns the demand of a simulation, over all of its time."""
     fleet, load, events, seconds = scenario.fleet, scenario.load, counts.events, scenario.seconds
     creates, completes = events["create"] / seconds, events["completed"] / seconds
     running = counts.running.total / seconds
@@ -86,6 +87,7 @@ def demand_of(scenario: Scenario, counts: Counts, hours: tuple[int, ...] | None 
         listeners=creates * load.listened * mean_seconds,
         running=running,
         gpus_used=counts.used.total / seconds,
+        renewals_announced=scenario.costs.renew.is_announced,
     )
 
 

@@ -267,7 +267,7 @@ class FleetSimulation:
                 lower = (priority for priority in sorted(running) if priority < first.priority and running[priority])
                 if (lowest := next(lower, None)) is None:
                     continue
-                job = next(reversed(running[lowest]))
+                job = next(iter(running[lowest]))
                 if self.env.now - job.started_at >= MIN_RUN_SECONDS:
                     self.counts.events["preempted"] += 1
                     self.hand_back(running[lowest][job], job)

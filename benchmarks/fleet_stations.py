@@ -65,7 +65,7 @@ class ControlPlane:
         rates = (costs.renew, renewals), (costs.read, reads), (costs.claim_in_vain, idle_claims)
         self.storage.background = sum(rate * cost.storage_seconds for cost, rate in rates)
         self.postgres.background = sum(rate * cost.postgres_seconds for cost, rate in rates)
-        self.notify.background = renewals * costs.notify_lock_seconds
+        self.notify.background = renewals * costs.notify_lock_seconds * costs.renew.is_announced
 
     @property
     def is_saturated(self) -> bool:
