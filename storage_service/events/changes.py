@@ -41,9 +41,15 @@ def set_sender(session: Session, sender: str) -> None:
     session.info[_SENDER] = sender
 
 
+def sender_of(session: Session) -> str:
+    """Returns who announces the session's changes."""
+    sender: str = session.info.get(_SENDER, "")
+    return sender
+
+
 def build_announcement(session: Session, change: Change) -> str:
     """Returns the payload that announces the session's change with NOTIFY."""
-    return encode_payload(session.info.get(_SENDER, ""), change)
+    return encode_payload(sender_of(session), change)
 
 
 def record_change(session: Session, change: Change, *, is_announced: bool = False) -> None:
