@@ -10,15 +10,13 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, TypeVar
 
-from sqlalchemy import Double, Select, Text, bindparam, exists, func, literal, select, update
+from sqlalchemy import Double, Select, Text, Update, bindparam, exists, func, literal, select, update
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import InstrumentedAttribute
-from sqlalchemy.sql.dml import ReturningUpdate
 from sqlalchemy.sql.elements import ColumnElement
 
 from storage_service.db.clock import now, now_plus
 from storage_service.db.models import Generation
-from storage_service.db.returned_change import returned_columns
 from storage_service.states import GenerationStage, GenerationStatus
 
 T = TypeVar("T")
@@ -43,7 +41,7 @@ def select_expired() -> Select[str]:
 
 
 @cache
-def claim_statement(dialect: str, *, of_one_model: bool, unless_expired: bool) -> ReturningUpdate[Any]:
+def claim_statement(dialect: str, *, of_one_model: bool, unless_expired: bool) -> Update:
     """Returns the UPDATE of the first generation in the queue, for `claim_parameters`.
 
     Of several models, it is that with the first generation. `unless_expired`: of none if a lease has expired, whose
@@ -57,7 +55,7 @@ def claim_statement(dialect: str, *, of_one_model: bool, unless_expired: bool) -
     if unless_expired:
         conditions.append(~exists(select_expired().correlate(None)))
     claimed = update(Generation).where(*conditions)
-    claimed = claimed.values(
+    return claimed.values(
         status=GenerationStatus.PROCESSING,
         lease_token=bindparam("token"),
         lease_expires_at=now_plus(bindparam("seconds", type_=Double)),
@@ -68,17 +66,16 @@ def claim_statement(dialect: str, *, of_one_model: bool, unless_expired: bool) -
         stage=GenerationStage.QUEUED.value,
         progress=0.0,
     )
-    return claimed.returning(*returned_columns(dialect, bindparam("sender", type_=Text)))
 
 
 def claim_parameters(
-    dialect: str, model_names: Sequence[str], token: str, lease_seconds: float, worker_id: str, sender: str
+    dialect: str, model_names: Sequence[str], token: str, lease_seconds: float, worker_id: str
 ) -> Mapping[str, Any]:
     """Returns the parameters of the statement."""
     models: str | list[str] = model_names[0] if len(model_names) == 1 else list(model_names)
     if dialect == "sqlite" and isinstance(models, list):
         models = json.dumps(models)
-    return {"models": models, "token": token, "seconds": lease_seconds, "worker": worker_id, "sender": sender}
+    return {"models": models, "token": token, "seconds": lease_seconds, "worker": worker_id}
 
 
 def _first_model(dialect: str, of_one_model: bool) -> ColumnElement[str]:

@@ -40,7 +40,7 @@ from storage_service.domain.request_validation import (
     check_model_names,
     check_name,
 )
-from storage_service.events.changes import Change, record_change, sender_of
+from storage_service.events.changes import Change, record_change
 from storage_service.states import (
     COMPLETE,
     FAIL,
@@ -108,7 +108,7 @@ def _claim_first(
 ) -> Generation | None:
     dialect, token = dialect_name(session), secrets.token_urlsafe(16)
     statement = claim_statement(dialect, of_one_model=len(model_names) == 1, unless_expired=unless_expired)
-    parameters = claim_parameters(dialect, model_names, token, lease_seconds, worker_id, sender_of(session))
+    parameters = claim_parameters(dialect, model_names, token, lease_seconds, worker_id)
     return run_transition(session, statement, parameters, lease_seconds)
 
 

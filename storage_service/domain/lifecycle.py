@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import CursorResult, delete, literal, select, update
+from sqlalchemy import CursorResult, Update, delete, select, update
 from sqlalchemy.orm import Session
-from sqlalchemy.sql.dml import ReturningUpdate
 from sqlalchemy.sql.elements import ColumnElement
 
 from dgx_music.errors import Aborted, NotFound
@@ -19,13 +18,11 @@ from dgx_music.limits import MAX_RATING
 from service_runtime.validation import check_range, check_uuid
 from storage_service.db.clock import now
 from storage_service.db.models import FINISHED_COLUMNS, REFRESH_FROM_RETURNING, Generation
-from storage_service.db.returned_change import returned_columns
-from storage_service.db.upsert import dialect_name
 from storage_service.domain import queue
 from storage_service.domain.merge_patch import merge_patch
 from storage_service.domain.queue_limits import QueueLimits, count_usage, require_room
 from storage_service.domain.request_validation import MAX_MERGED_METADATA_BYTES, check_metadata, check_sha256
-from storage_service.events.changes import Change, record_change, sender_of
+from storage_service.events.changes import Change, record_change
 from storage_service.states import (
     CANCEL,
     DELETABLE_STATES,
@@ -163,27 +160,23 @@ def transition(
     session: Session, where: Sequence[ColumnElement[bool]], *, due_seconds: float | None = None, **values: Any
 ) -> Generation | None:
     """Updates the row that fulfils `where` in a single statement. Returns it, or None if there is none."""
-    returned = returned_columns(dialect_name(session), literal(sender_of(session)))
-    statement = update(Generation).where(*where).values(**values).returning(*returned)
-    return run_transition(session, statement, None, due_seconds)
+    return run_transition(session, update(Generation).where(*where).values(**values), None, due_seconds)
 
 
 def run_transition(
     session: Session,
-    statement: ReturningUpdate[Any],
+    statement: Update,
     parameters: Mapping[str, Any] | None,
     due_seconds: float | None,
 ) -> Generation | None:
-    """Does what `transition` does, by a statement that returns `returned_columns`."""
-    updated: Generation | None = session.scalars(
-        statement, parameters, execution_options=REFRESH_FROM_RETURNING
-    ).one_or_none()
+    """Does what `transition` does, by the UPDATE with its parameters."""
+    returning = statement.returning(Generation)
+    updated = session.scalars(returning, parameters, execution_options=REFRESH_FROM_RETURNING).one_or_none()
     if updated is not None:
         if updated.not_before is not None:
             due_seconds = max(due_seconds or 0.0, 2.0 ** min(updated.attempt - 1, MAX_BACKOFF_DOUBLINGS))
         claimable = updated.is_pending and updated.not_before is None
-        change = Change(updated.id, updated.model_name, is_claimable=claimable, due_seconds=due_seconds)
-        record_change(session, change, is_announced=True)
+        record_change(session, Change(updated.id, updated.model_name, is_claimable=claimable, due_seconds=due_seconds))
     return updated
 
 
