@@ -15,7 +15,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import inspect, text
+from sqlalchemy import Connection, inspect, text
 
 from dgx_music.errors import FailedPrecondition
 from service_runtime.audio.output_options import FileFormat, LoudnessProfile, OutputOptions
@@ -26,6 +26,12 @@ from storage_service.domain import creation
 from storage_service.domain.creation import NewGeneration
 
 LATEST = schema.REVISIONS[-1]
+
+
+def set_version(connection: Connection, revision: str) -> None:
+    """Makes the schema one of this revision, with which no earlier version is compatible."""
+    statement = text("UPDATE alembic_version SET version_num = :revision, min_compatible = :revision")
+    connection.execute(statement, {"revision": revision})
 
 
 def test_migration_scripts_match_known_revisions() -> None:
