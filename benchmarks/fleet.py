@@ -111,7 +111,7 @@ def print_scale(scenario: Scenario, multiples: Iterable[float]) -> None:
         "claims in vain": "claims_in_vain",
         "renewals": "renewals",
         "watchers' reads": "reads",
-        "NOTIFYs": "notifies",
+        "changes announced": "changes",
         "transactions": "transactions",
         "objects put (requests)": "object_puts",
         "objects read": "object_gets",
@@ -137,10 +137,10 @@ def print_scale(scenario: Scenario, multiples: Iterable[float]) -> None:
 def _sized(peak: Scenario, used: dict[str, float]) -> tuple[int, Scenario]:
     """Returns how many cells of the fleet, each with a Postgres of its own, keep everything below 60 %; and one of them
     with as many storage and export servers as that takes."""
-    storage, postgres, notify, export, *_ = used.values()
-    if max(storage, postgres, notify, export) <= TARGET:
+    storage, postgres, others, export, *_ = used.values()
+    if max(storage, postgres, others, export) <= TARGET:
         return 1, peak
-    cells = max(1, math.ceil(max(postgres, notify) / TARGET))
+    cells = max(1, math.ceil(max(postgres, others) / TARGET))
     total = sum(model.gpus for model in peak.fleet.models)
     fleet = replace(
         gpus_reduced(peak.fleet, total // cells),
@@ -211,7 +211,6 @@ def main() -> None:
     parser.add_argument("--storage-servers", type=int, default=3)
     parser.add_argument("--renew-seconds", type=float, default=0.5)
     parser.add_argument("--costs", type=Path, help="what `benchmarks.fleet_costs --json` wrote")
-    parser.add_argument("--unannounced-renewals", action="store_true", help="renewals send no NOTIFY")
     parser.add_argument("--wakes-all", action="store_true", help="a claimable job wakes every claim that waits")
     parser.add_argument("--only", default="day,scale,faults")
     parser.add_argument("--seed", type=int, default=1)
@@ -219,8 +218,6 @@ def main() -> None:
     costs = OperationCosts.read_json(options.costs) if options.costs else MEASURED
     if options.wakes_all:
         costs = replace(costs, claims_woken=None)
-    if options.unannounced_renewals:
-        costs = replace(costs, renew=replace(costs.renew, is_announced=False))
     fleet = build_fleet(
         DEVICES[options.gpu],
         options.gpus,

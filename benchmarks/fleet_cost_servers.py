@@ -65,7 +65,7 @@ class Fleet:
     """Storage servers on one database, and what they have used."""
 
     def __init__(self, control: psycopg.Connection[Any], processes: Sequence[int], stubs: Sequence[Any]) -> None:
-        self._control, self._processes = control, [psutil.Process(pid) for pid in processes]
+        self.control, self.processes = control, [psutil.Process(pid) for pid in processes]
         self.stubs = stubs
         self._turn = itertools.count()
 
@@ -77,10 +77,10 @@ class Fleet:
     async def used(self) -> tuple[float, float, float]:
         """CPU seconds of storage and of Postgres, and transactions, so far."""
         await asyncio.sleep(1.0)  # Postgres's sessions report their transactions at most once a second.
-        storage = sum(sum(process.cpu_times()[:2]) for process in self._processes)
+        storage = sum(sum(process.cpu_times()[:2]) for process in self.processes)
         query = "SELECT sum(xact_commit + xact_rollback)::float8 FROM pg_stat_database WHERE datname <> 'postgres'"
-        (transactions,) = self._control.execute(query).fetchone() or (0.0,)
-        return storage, postgres_cpu_seconds(self._control.info.backend_pid), transactions
+        (transactions,) = self.control.execute(query).fetchone() or (0.0,)
+        return storage, postgres_cpu_seconds(self.control.info.backend_pid), transactions
 
     async def create(self, number: int) -> str:
         request = pb.CreateGenerationRequest(
@@ -247,6 +247,23 @@ async def measure_watchers(fleet: Fleet, watchers: int) -> WakeCost:
         postgres / WATCHED_CHANGES * 1e3,
         statistics.median(delays) * 1e3,
     )
+
+
+async def measure_fan_out(fleet: Fleet, changes: int = 600) -> float:
+    """Renews leases at the first server alone; returns the CPU milliseconds of each other server for one change."""
+    others = fleet.processes[1:]
+    leases = []
+    for number in range(CONCURRENCY):
+        await fleet.create(number)
+        leases.append(await fleet.claim())
+    first = Fleet(fleet.control, [], fleet.stubs[:1])
+    before = [sum(process.cpu_times()[:2]) for process in others]
+    for number in range(changes // CONCURRENCY):
+        await asyncio.gather(*(first.renew(lease, number * CONCURRENCY / changes) for lease in leases))
+    used = [sum(process.cpu_times()[:2]) - past for process, past in zip(others, before, strict=True)]
+    for lease in leases:
+        await fleet.complete(lease)
+    return statistics.mean(used) / (changes // CONCURRENCY * CONCURRENCY) * 1e3
 
 
 async def measure_notify(dsn: str, listeners: int, *, notifies: bool) -> float:

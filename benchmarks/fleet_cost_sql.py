@@ -23,7 +23,7 @@ from storage_service.db.database import Database
 from storage_service.domain import creation, leases, lifecycle, queue
 from storage_service.domain.queue_limits import QueueLimits
 from storage_service.domain.row_insertion import Origin
-from storage_service.events.changes import set_sender
+from storage_service.events.changes import announce_later
 from storage_service.states import GenerationStage
 
 JOBS = 150
@@ -109,7 +109,7 @@ def measure_sql(database: Database, backend_pid: int) -> dict[str, SqlCost]:
 def _measure(database: Database, backend_pid: int, operation: Callable[[Session, int], None]) -> SqlCost:
     def run(number: int) -> None:
         with database.write() as session:
-            set_sender(session, "benchmark")
+            announce_later(session)  # As a server does.
             operation(session, number)
 
     with _traced(database) as messages:

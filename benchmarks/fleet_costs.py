@@ -32,6 +32,7 @@ from benchmarks.fleet_cost_servers import (
     OperationCost,
     WakeCost,
     fleet,
+    measure_fan_out,
     measure_herd,
     measure_notify,
     measure_operations,
@@ -96,12 +97,13 @@ def report_sql(control: psycopg.Connection[Any], sizes: Iterable[int]) -> None:
 
 async def report_servers(
     control: psycopg.Connection[Any], url: str, servers: int
-) -> tuple[dict[str, OperationCost], dict[int, WakeCost]]:
+) -> tuple[dict[str, OperationCost], dict[int, WakeCost], float]:
     """Prints the costs through so many storage servers, and returns them."""
     async with fleet(url, servers, control) as running:
         operations = await measure_operations(running)
         herds = {workers: await measure_herd(running, workers) for workers in HERDS}
         watched = {watchers: await measure_watchers(running, watchers) for watchers in WATCHERS}
+        received = await measure_fan_out(running) if servers > 1 else 0.0
     plural = f"{servers} storage server{'s' * (servers > 1)}"
     print_table(
         (f"{plural}, {CONCURRENCY} at a time", "a second", "storage's CPU, ms", "Postgres's CPU, ms", "transactions"),
@@ -125,11 +127,13 @@ async def report_servers(
             for name, cost in waiting
         ),
     )
-    return operations, watched
+    if servers > 1:
+        print(f"\nA change that another server announces costs a server {received:.3f} ms of CPU.")
+    return operations, watched, received
 
 
-def report_notify(url: str) -> float:
-    """Prints the commits a second with and without NOTIFY; returns how many seconds one keeps the others waiting."""
+def report_notify(url: str) -> None:
+    """Prints the commits a second with and without NOTIFY: why servers announce changes after their commit."""
     rows = [
         (
             listeners,
@@ -140,7 +144,6 @@ def report_notify(url: str) -> float:
     ]
     head = f"Listeners, {NOTIFY_WRITERS} writers: durable commits a second"
     print_table((head, "without NOTIFY", "with one each"), rows)
-    return 1 / max(rate for _, _, rate in rows)
 
 
 def report_objects() -> float:
@@ -169,18 +172,19 @@ def report_gateway() -> dict[str, dict[str, float]]:
 
 
 def with_operations(
-    costs: OperationCosts, operations: dict[str, OperationCost], watched: dict[int, WakeCost]
+    costs: OperationCosts, operations: dict[str, OperationCost], watched: dict[int, WakeCost], received: float
 ) -> OperationCosts:
-    """Returns the simulation's costs with what was measured."""
+    """Returns the simulation's costs with what was measured. Those of one server contain no changes by others."""
+    if received:
+        return replace(costs, received_seconds=received / 1e3)
 
-    def convert(cost: OperationCost, *, is_announced: bool = True) -> ModelCost:
-        return ModelCost(cost.storage_cpu_milliseconds / 1e3, cost.postgres_cpu_milliseconds / 1e3, is_announced)
+    def convert(cost: OperationCost) -> ModelCost:
+        return ModelCost(cost.storage_cpu_milliseconds / 1e3, cost.postgres_cpu_milliseconds / 1e3)
 
     few, many = WATCHERS
     each = ModelCost(
         (watched[many].storage_cpu_milliseconds - watched[few].storage_cpu_milliseconds) / (many - few) / 1e3,
         (watched[many].postgres_cpu_milliseconds - watched[few].postgres_cpu_milliseconds) / (many - few) / 1e3,
-        is_announced=False,
     )
     return replace(
         costs,
@@ -188,7 +192,7 @@ def with_operations(
         claim=convert(operations["claim"]),
         renew=convert(operations["renew"]),
         complete=convert(operations["complete"]),
-        claim_in_vain=convert(operations["claim, none there"], is_announced=False),
+        claim_in_vain=convert(operations["claim, none there"]),
         read=each,
     )
 
@@ -215,7 +219,7 @@ def main() -> None:
                     costs = with_operations(costs, *asyncio.run(report_servers(control, url, servers)))
         if "notify" in parts:
             with scratch_database(control) as url:
-                costs = replace(costs, notify_lock_seconds=report_notify(url))
+                report_notify(url)
     if "objects" in parts:
         costs = replace(costs, object_put_seconds=report_objects())
     if "gateway" in parts:

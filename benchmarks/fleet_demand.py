@@ -33,19 +33,18 @@ class Demand:
     gpus_used: float
     """GPUs' worth of full batches."""
 
-    renewals_announced: bool = True
-    """Whether each sends a NOTIFY."""
-
     @property
-    def notifies(self) -> float:
-        return self.creates + self.claims + self.completes + self.renewals * self.renewals_announced
+    def changes(self) -> float:
+        """Announced to all storage servers."""
+        return self.creates + self.claims + self.completes + self.renewals
 
     @property
     def transactions(self) -> float:
         return self.creates + self.claims + self.claims_in_vain + self.completes + self.renewals + self.reads
 
-    def storage_cores(self, costs: OperationCosts) -> float:
-        return sum(rate * cost.storage_seconds for rate, cost in self._operations(costs))
+    def storage_cores(self, costs: OperationCosts, servers: int) -> float:
+        own = sum(rate * cost.storage_seconds for rate, cost in self._operations(costs))
+        return own + self.changes * (servers - 1) * costs.received_seconds
 
     def postgres_cores(self, costs: OperationCosts) -> float:
         return sum(rate * cost.postgres_seconds for rate, cost in self._operations(costs))
@@ -87,7 +86,6 @@ def demand_of(scenario: Scenario, counts: Counts) -> Demand:
         listeners=creates * load.listened * mean_seconds,
         running=running,
         gpus_used=counts.used.total / seconds,
-        renewals_announced=scenario.costs.renew.is_announced,
     )
 
 
@@ -99,9 +97,10 @@ def shares(scenario: Scenario, demand: Demand, costs: OperationCosts) -> dict[st
     gateway = demand.listeners * costs.gateway_seconds_per_stream_second + calls * costs.gateway_call_seconds
     export = demand.audio_seconds * costs.export_seconds_per_audio_second
     return {
-        f"{fleet.storage_servers} storage servers, a core each": demand.storage_cores(costs) / fleet.storage_servers,
+        f"{fleet.storage_servers} storage servers, a core each": demand.storage_cores(costs, fleet.storage_servers)
+        / fleet.storage_servers,
         f"Postgres, {fleet.postgres_cores} cores": demand.postgres_cores(costs) / fleet.postgres_cores,
-        "Postgres, NOTIFY at commit": demand.notifies * costs.notify_lock_seconds,
+        "each storage server by changes of others": demand.changes * costs.received_seconds,
         f"{fleet.export_servers} export servers, {fleet.export_cores} cores each": export
         / (fleet.export_servers * fleet.export_cores),
         f"{fleet.gateways} gateways, a core each": gateway / fleet.gateways,

@@ -28,8 +28,6 @@ class OperationCost:
     """CPU of a storage server, whose Python runs on one core."""
     postgres_seconds: float
     """CPU of Postgres."""
-    is_announced: bool = True
-    """Whether its commit sends a NOTIFY, which Postgres lets one transaction at a time do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +40,8 @@ class OperationCosts:
     renew: OperationCost
     complete: OperationCost
     read: OperationCost
-    notify_lock_seconds: float
-    """How long a commit with a NOTIFY keeps others from committing theirs."""
+    received_seconds: float
+    """CPU of a storage server for each change that another one announces."""
     export_seconds_per_audio_second: float
     """CPU of export: receiving, measuring, mastering, analysing and writing."""
     gateway_seconds_per_stream_second: float
@@ -64,18 +62,18 @@ class OperationCosts:
         return cls(**{name: nested.get(name, value) for name, value in values.items() if name in known})
 
 
-def _milliseconds(storage: float, postgres: float, *, is_announced: bool = True) -> OperationCost:
-    return OperationCost(storage / 1e3, postgres / 1e3, is_announced)
+def _milliseconds(storage: float, postgres: float) -> OperationCost:
+    return OperationCost(storage / 1e3, postgres / 1e3)
 
 
 MEASURED = OperationCosts(
     create=_milliseconds(1.8, 0.77),
     claim=_milliseconds(2.6, 0.9),
-    claim_in_vain=_milliseconds(2.2, 0.38, is_announced=False),
+    claim_in_vain=_milliseconds(2.2, 0.38),
     renew=_milliseconds(1.9, 0.63),
     complete=_milliseconds(2.7, 0.9),
-    read=_milliseconds(1.2, 0.2, is_announced=False),
-    notify_lock_seconds=1.1e-3,
+    read=_milliseconds(1.2, 0.2),
+    received_seconds=0.1e-3,
     export_seconds_per_audio_second=1 / 300,
     gateway_seconds_per_stream_second=10.8 / 200 / 60,
     gateway_call_seconds=0.8e-3,
@@ -85,7 +83,7 @@ MEASURED = OperationCosts(
 
 FREE = OperationCosts(
     *(OperationCost(0.0, 0.0) for _ in range(6)),
-    notify_lock_seconds=0.0,
+    received_seconds=0.0,
     export_seconds_per_audio_second=0.0,
     gateway_seconds_per_stream_second=0.0,
     gateway_call_seconds=0.0,

@@ -70,7 +70,6 @@ class FleetSimulation:
     def call(self, cost: OperationCost, name: str) -> float:
         """Returns when an operation of storage that is requested now has been committed."""
         self.counts.events[name] += 1
-        self.counts.events["notify"] += cost.is_announced
         running, waiting = self.counts.running.value, self.counts.idle_claims.value
         renewals = running / self.fleet.renew_seconds
         now = self.env.now
@@ -78,7 +77,7 @@ class FleetSimulation:
             self.counts.saturated_seconds += now - self._called_at
         self._called_at = now
         self.control.set_background(renewals, renewals * self.scenario.load.watchers, waiting / self.fleet.poll_seconds)
-        return self.control.call(now, cost)
+        return self.control.call(now, cost, changes=name != "claim_in_vain")
 
     def _arrive(self) -> Iterable[simpy.Event]:
         for job in self.arrivals:

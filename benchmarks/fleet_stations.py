@@ -51,25 +51,26 @@ class ControlPlane:
 
     def __init__(self, costs: OperationCosts, storage_servers: int, postgres_cores: int) -> None:
         self._costs = costs
-        self.storage, self.postgres, self.notify = Station(storage_servers), Station(postgres_cores), Station(1)
+        self.storage, self.postgres = Station(storage_servers), Station(postgres_cores)
+        self._others = storage_servers - 1
+        """Servers that each change is announced to."""
 
-    def call(self, now: float, cost: OperationCost) -> float:
-        """Returns when an operation is committed that is requested now."""
-        at = self.storage.serve(now, cost.storage_seconds)
-        at = self.postgres.serve(at, cost.postgres_seconds)
-        return self.notify.serve(at, self._costs.notify_lock_seconds) if cost.is_announced else at
+    def call(self, now: float, cost: OperationCost, *, changes: bool) -> float:
+        """Returns when an operation is committed that is requested now. `changes`: and announced to the others."""
+        announced = self._others * self._costs.received_seconds if changes else 0.0
+        return self.postgres.serve(self.storage.serve(now, cost.storage_seconds + announced), cost.postgres_seconds)
 
     def set_background(self, renewals: float, reads: float, idle_claims: float) -> None:
         """Sets how many of each there are in a second."""
         costs = self._costs
         rates = (costs.renew, renewals), (costs.read, reads), (costs.claim_in_vain, idle_claims)
-        self.storage.background = sum(rate * cost.storage_seconds for cost, rate in rates)
+        announced = renewals * self._others * costs.received_seconds
+        self.storage.background = sum(rate * cost.storage_seconds for cost, rate in rates) + announced
         self.postgres.background = sum(rate * cost.postgres_seconds for cost, rate in rates)
-        self.notify.background = renewals * costs.notify_lock_seconds * costs.renew.is_announced
 
     @property
     def is_saturated(self) -> bool:
-        return self.storage.is_saturated or self.postgres.is_saturated or self.notify.is_saturated
+        return self.storage.is_saturated or self.postgres.is_saturated
 
 
 @dataclass(slots=True)
