@@ -52,36 +52,28 @@ def _seconds(value: float) -> str:
     return f"{value * 1e3:.0f} ms" if value < 1 else f"{value:.1f} s" if value < 100 else f"{value:,.0f} s"
 
 
-def print_day(scenario: Scenario) -> None:
-    """A whole day, hour by hour."""
-    counts = run(scenario)
-    fleet = scenario.fleet
-    gpus = sum(model.gpus for model in fleet.models)
-    rows = []
+def print_day(scenario: Scenario, minutes: float) -> None:
+    """Some minutes of every third hour of a day, each from an empty fleet."""
+    fleet, seconds = scenario.fleet, minutes * 60
+    gpus, lost, rows = sum(model.gpus for model in fleet.models), 0, []
     for hour in range(0, 24, EVERY_HOURS):
-        waits = counts.waits[hour]
-        running = counts.running.by_hour[hour] / HOUR_SECONDS
+        counts = run(replace(scenario, begins_at=hour * HOUR_SECONDS, seconds=seconds, drains=True))
+        events, waits = counts.events, all_waits(counts)
+        lost += events["create"] - events["completed"] - events["failed"]
         rows.append(
             (
                 f"{hour}:00",
-                f"{len(waits) / HOUR_SECONDS:.1f}",
+                f"{events['create'] / seconds:.1f}",
                 *map(_seconds, quantiles(waits, 0.5, 0.95, 0.99)),
-                f"{counts.busy.by_hour[hour] / HOUR_SECONDS / gpus:.0%}",
-                f"{counts.used.by_hour[hour] / HOUR_SECONDS / gpus:.1%}",
-                f"{running / fleet.renew_seconds:,.0f}",
+                f"{counts.busy.total / seconds / gpus:.1%}",
+                f"{counts.used.total / seconds / gpus:.2%}",
+                f"{counts.running.total / seconds / fleet.renew_seconds:,.0f}",
             )
         )
-    head = "Hour", "claims/s", "wait p50", "p95", "p99", "GPUs busy", "of their capacity", "renewals/s"
-    print_table(head, rows)
-    print(f"\n{_outcome(counts)}")
-
-
-def _outcome(counts: Counts) -> str:
-    events = counts.events
-    return (
-        f"{events['create']:,} jobs created, {events['completed']:,} completed, {events['failed']:,} failed, "
-        f"{counts.in_system.value:,.0f} still on their way, {events['refused']:,} refused."
+    print_table(
+        ("Hour", "claims/s", "wait p50", "p95", "p99", "GPUs that run", "of their capacity", "renewals/s"), rows
     )
+    print(f"\nOf these jobs, {lost} neither completed nor failed.")
 
 
 def print_scale(scenario: Scenario, multiples: Iterable[float]) -> None:
@@ -207,6 +199,7 @@ def main() -> None:
     parser.add_argument("--gpu", choices=sorted(DEVICES), default="h200")
     parser.add_argument("--gpus", type=int, default=1000)
     parser.add_argument("--jobs-per-day", type=float, default=1e6)
+    parser.add_argument("--minutes", type=float, default=5.0, help="of every third hour; 180 for a whole day")
     parser.add_argument("--multiples", default="1,10,100")
     parser.add_argument("--storage-servers", type=int, default=3)
     parser.add_argument("--renew-seconds", type=float, default=0.5)
@@ -229,7 +222,7 @@ def main() -> None:
     print(f"{options.gpus:,} × {DEVICES[options.gpu].name}, speeds predicted: {', '.join(names)}. Seed {options.seed}.")
     parts = options.only.split(",")
     if "day" in parts:
-        print_day(scenario)
+        print_day(scenario, options.minutes)
     if "scale" in parts:
         print_scale(scenario, [float(multiple) for multiple in options.multiples.split(",")])
     if "faults" in parts:

@@ -28,8 +28,8 @@ MODEL = "fleet"
 CONCURRENCY = 32
 TIMEOUT_SECONDS = 60.0
 LONG_POLL_SECONDS = 30.0
-JOBS_PER_SERVER_SETUP = 600
-"""Generations that each number of servers takes through their life, 32 at a time."""
+ROUNDS, JOBS = 3, 200
+"""Generations that are taken through their life in each round, 32 at a time."""
 HERD_JOBS = 60
 """Generations that are created one by one while workers wait for them."""
 WATCHED_CHANGES = 40
@@ -137,8 +137,18 @@ async def fleet(url: str, servers: int, control: psycopg.Connection[Any]) -> Asy
         yield Fleet(control, [process.pid for process in processes], stubs)
 
 
-async def measure_operations(fleet: Fleet, jobs: int = JOBS_PER_SERVER_SETUP) -> dict[str, OperationCost]:
-    """Creates, claims, renews and completes generations, 32 at a time, one kind of operation after the other."""
+async def measure_operations(fleet: Fleet) -> dict[str, OperationCost]:
+    """Creates, claims, renews and completes generations, 32 at a time, one kind of operation after the other.
+
+    Of the rounds, that with the least CPU counts: other work on the machine makes each operation dearer, never cheaper.
+    """
+    rounds = [await _measure_round(fleet) for _ in range(ROUNDS)]
+    return {
+        name: min((each[name] for each in rounds), key=lambda cost: cost.storage_cpu_milliseconds) for name in rounds[0]
+    }
+
+
+async def _measure_round(fleet: Fleet) -> dict[str, OperationCost]:
     leases: list[Lease] = []
 
     async def claim(_: int) -> None:
@@ -160,7 +170,7 @@ async def measure_operations(fleet: Fleet, jobs: int = JOBS_PER_SERVER_SETUP) ->
         "complete": complete,
         "claim, none there": claim_nothing,
     }
-    return {name: await _many(fleet, jobs, operation) for name, operation in operations.items()}
+    return {name: await _many(fleet, JOBS, operation) for name, operation in operations.items()}
 
 
 async def _many(fleet: Fleet, count: int, operation: Callable[[int], Awaitable[Any]]) -> OperationCost:

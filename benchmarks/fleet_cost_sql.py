@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import psycopg
 from psycopg.pq import Trace
 from sqlalchemy import event
 from sqlalchemy.orm import Session
@@ -41,6 +42,8 @@ class SqlCost:
     """The median, with this process's own work."""
     client_cpu_milliseconds: float
     postgres_cpu_milliseconds: float
+    wal_bytes: float
+    """What is written durably, and sent to a replica."""
 
 
 def postgres_cpu_seconds(backend_pid: int) -> float:
@@ -56,7 +59,7 @@ def postgres_cpu_seconds(backend_pid: int) -> float:
     return total
 
 
-def measure_sql(database: Database, backend_pid: int) -> dict[str, SqlCost]:
+def measure_sql(database: Database, control: psycopg.Connection[Any]) -> dict[str, SqlCost]:
     """Takes generations through their life, one operation after the other, in a database that has other rows."""
     claimed: list[tuple[str, str]] = []
     created: list[str] = []
@@ -103,10 +106,12 @@ def measure_sql(database: Database, backend_pid: int) -> dict[str, SqlCost]:
         "claim, none there, two models": claim_of_several,
         "sweep": sweep,
     }
-    return {name: _measure(database, backend_pid, operation) for name, operation in operations.items()}
+    return {name: _measure(database, control, operation) for name, operation in operations.items()}
 
 
-def _measure(database: Database, backend_pid: int, operation: Callable[[Session, int], None]) -> SqlCost:
+def _measure(
+    database: Database, control: psycopg.Connection[Any], operation: Callable[[Session, int], None]
+) -> SqlCost:
     def run(number: int) -> None:
         with database.write() as session:
             announce_later(session)  # As a server does.
@@ -116,7 +121,8 @@ def _measure(database: Database, backend_pid: int, operation: Callable[[Session,
         run(0)
     for number in range(1, 10):  # Prepared statements and caches.
         run(number)
-    times, client, server = [], time.process_time(), postgres_cpu_seconds(backend_pid)
+    backend_pid, times = control.info.backend_pid, []
+    wal, client, server = _wal_position(control), time.process_time(), postgres_cpu_seconds(backend_pid)
     for number in range(10, JOBS):
         started_at = time.perf_counter()
         run(number)
@@ -124,8 +130,17 @@ def _measure(database: Database, backend_pid: int, operation: Callable[[Session,
     count = len(times)
     client, server = time.process_time() - client, postgres_cpu_seconds(backend_pid) - server
     return SqlCost(
-        messages["ReadyForQuery"], statistics.median(times) * 1e3, client / count * 1e3, server / count * 1e3
+        messages["ReadyForQuery"],
+        statistics.median(times) * 1e3,
+        client / count * 1e3,
+        server / count * 1e3,
+        (_wal_position(control) - wal) / count,
     )
+
+
+def _wal_position(control: psycopg.Connection[Any]) -> float:
+    (position,) = control.execute("SELECT (pg_current_wal_lsn() - '0/0')::float8").fetchone() or (0.0,)
+    return float(position)
 
 
 @contextmanager

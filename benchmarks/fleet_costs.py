@@ -71,8 +71,8 @@ def report_sql(control: psycopg.Connection[Any], sizes: Iterable[int]) -> None:
     measured = {}
     for rows in sizes:
         with new_database(control, rows) as url, Database(url) as database:
-            measured[rows] = measure_sql(database, control.info.backend_pid)
-    heads = [f"{what}, {rows:,} rows" for rows in measured for what in ("ms", "its CPU", "Postgres's CPU")]
+            measured[rows] = measure_sql(database, control)
+    heads = [f"{what}, {rows:,} rows" for rows in measured for what in ("ms", "its CPU", "Postgres's CPU", "WAL, kB")]
     names = next(iter(measured.values()))
     print_table(
         ("In SQL, ms", "round trips", *heads),
@@ -87,6 +87,7 @@ def report_sql(control: psycopg.Connection[Any], sizes: Iterable[int]) -> None:
                         of_size[name].milliseconds,
                         of_size[name].client_cpu_milliseconds,
                         of_size[name].postgres_cpu_milliseconds,
+                        of_size[name].wal_bytes / 1e3,
                     )
                 ),
             )

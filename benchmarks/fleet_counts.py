@@ -26,12 +26,14 @@ class Integral:
 
     def advance(self, now: float) -> None:
         at = self._updated_at
-        while at < now:
-            hour = int(at // HOUR_SECONDS)
-            until = min(now, (hour + 1) * HOUR_SECONDS)
-            self.by_hour[hour] += self.value * (until - at)
-            at = until
-        self._updated_at = max(self._updated_at, now)
+        if now <= at:
+            return
+        hour = int(at // HOUR_SECONDS)
+        while now > (end := (hour + 1) * HOUR_SECONDS):
+            self.by_hour[hour] += self.value * (end - at)
+            at, hour = end, hour + 1
+        self.by_hour[hour] += self.value * (now - at)
+        self._updated_at = now
 
     @property
     def total(self) -> float:

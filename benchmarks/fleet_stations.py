@@ -63,10 +63,15 @@ class ControlPlane:
     def set_background(self, renewals: float, reads: float, idle_claims: float) -> None:
         """Sets how many of each there are in a second."""
         costs = self._costs
-        rates = (costs.renew, renewals), (costs.read, reads), (costs.claim_in_vain, idle_claims)
-        announced = renewals * self._others * costs.received_seconds
-        self.storage.background = sum(rate * cost.storage_seconds for cost, rate in rates) + announced
-        self.postgres.background = sum(rate * cost.postgres_seconds for cost, rate in rates)
+        renewal = costs.renew.storage_seconds + self._others * costs.received_seconds
+        self.storage.background = (
+            renewals * renewal + reads * costs.read.storage_seconds + idle_claims * costs.claim_in_vain.storage_seconds
+        )
+        self.postgres.background = (
+            renewals * costs.renew.postgres_seconds
+            + reads * costs.read.postgres_seconds
+            + idle_claims * costs.claim_in_vain.postgres_seconds
+        )
 
     @property
     def is_saturated(self) -> bool:
