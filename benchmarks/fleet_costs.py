@@ -230,6 +230,7 @@ def main() -> None:
         costs = replace(costs, gateway_seconds_per_stream_second=listener, gateway_call_seconds=call)
     print(f"\nLoad average at the end {os.getloadavg()[0]:.1f}.")
     if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(asdict(costs), indent=2) + "\n")
 
 
