@@ -225,9 +225,13 @@ def main() -> None:
         costs = replace(costs, object_put_seconds=report_objects())
     if "gateway" in parts:
         used = report_gateway()
-        listener = used["a listener, for a second of audio"]["gateway"] / 1e3
-        call = used["GetGeneration"]["gateway"] / 1e3
-        costs = replace(costs, gateway_seconds_per_stream_second=listener, gateway_call_seconds=call)
+        listener = used["a listener, for a second of audio"]
+        costs = replace(
+            costs,
+            gateway_seconds_per_stream_second=listener["gateway"] / 1e3,
+            export_seconds_per_stream_second=listener["export"] / 1e3,
+            gateway_call_seconds=used["GetGeneration"]["gateway"] / 1e3,
+        )
     print(f"\nLoad average at the end {os.getloadavg()[0]:.1f}.")
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)

@@ -96,6 +96,7 @@ def shares(scenario: Scenario, demand: Demand, costs: OperationCosts) -> dict[st
     calls = demand.creates * (2 + scenario.load.downloads) + demand.reads
     gateway = demand.listeners * costs.gateway_seconds_per_stream_second + calls * costs.gateway_call_seconds
     export = demand.audio_seconds * costs.export_seconds_per_audio_second
+    export += demand.listeners * costs.export_seconds_per_stream_second
     return {
         f"{fleet.storage_servers} storage servers, a core each": demand.storage_cores(costs, fleet.storage_servers)
         / fleet.storage_servers,

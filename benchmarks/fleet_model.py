@@ -44,6 +44,8 @@ class OperationCosts:
     """CPU of a storage server for each change that another one announces."""
     export_seconds_per_audio_second: float
     """CPU of export: receiving, measuring, mastering, analysing and writing."""
+    export_seconds_per_stream_second: float
+    """CPU of export for one listener, per second of audio."""
     gateway_seconds_per_stream_second: float
     """CPU of the gateway for one listener, per second of audio."""
     gateway_call_seconds: float
@@ -67,24 +69,26 @@ def _milliseconds(storage: float, postgres: float) -> OperationCost:
 
 
 MEASURED = OperationCosts(
-    create=_milliseconds(1.8, 0.77),
-    claim=_milliseconds(2.6, 0.9),
-    claim_in_vain=_milliseconds(2.2, 0.38),
-    renew=_milliseconds(1.9, 0.63),
-    complete=_milliseconds(2.7, 0.9),
-    read=_milliseconds(1.2, 0.2),
+    create=_milliseconds(1.87, 0.72),
+    claim=_milliseconds(1.30, 0.65),
+    claim_in_vain=_milliseconds(1.50, 0.35),
+    renew=_milliseconds(1.25, 0.45),
+    complete=_milliseconds(2.05, 0.60),
+    read=_milliseconds(1.20, 0.35),
     received_seconds=0.1e-3,
     export_seconds_per_audio_second=1 / 300,
-    gateway_seconds_per_stream_second=10.8 / 200 / 60,
-    gateway_call_seconds=0.8e-3,
-    object_put_seconds=0.05,
+    export_seconds_per_stream_second=1.2e-3,
+    gateway_seconds_per_stream_second=1.5e-3,
+    gateway_call_seconds=0.5e-3,
+    object_put_seconds=0.2,
 )
-"""By `make bench-fleet` on 2 cores (AMD EPYC, virtual); export and gateway: benchmarks/RESULTS.md."""
+"""By `make bench-fleet` on 2 cores (AMD EPYC, virtual), as docs/scale.md says; export by `make bench-export`."""
 
 FREE = OperationCosts(
     *(OperationCost(0.0, 0.0) for _ in range(6)),
     received_seconds=0.0,
     export_seconds_per_audio_second=0.0,
+    export_seconds_per_stream_second=0.0,
     gateway_seconds_per_stream_second=0.0,
     gateway_call_seconds=0.0,
     object_put_seconds=0.0,
