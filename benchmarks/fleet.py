@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.fleet_counts import Counts, all_waits, quantiles
-from benchmarks.fleet_demand import demand_of, shares
+from benchmarks.fleet_demand import MAX_CONNECTIONS, demand_of, shares
 from benchmarks.fleet_model import (
     DEVICES,
     FREE,
@@ -107,6 +107,7 @@ def print_scale(scenario: Scenario, multiples: Iterable[float]) -> None:
         "transactions": "transactions",
         "objects put (requests)": "object_puts",
         "objects read": "object_gets",
+        "objects listed by prefix": "object_lists",
     }
     heads = [f"×{multiple:g}" for multiple in rates]
     rows = [(name, *(f"{getattr(rates[each], field):,.0f}" for each in rates)) for name, field in names.items()]
@@ -118,7 +119,7 @@ def print_scale(scenario: Scenario, multiples: Iterable[float]) -> None:
     parts = sorted(used[first], key=lambda part: -used[first][part])
     rows = []
     for part in parts:
-        full = "always" if "connections" in part else f"×{first / used[first][part]:.3g}"
+        full = f"{MAX_CONNECTIONS:,} workers" if "connections" in part else f"×{first / used[first][part]:.3g}"
         rows.append((part, *(f"{used[each][part]:.1%}" for each in used), full))
     print_table(("Used at the peak", *heads, "full at"), rows)
     print_table(
@@ -148,7 +149,7 @@ def print_faults(scenario: Scenario) -> None:
     begins_at = PEAK_SECONDS - HOUR_SECONDS / 2
     busy = replace(
         scenario,
-        fleet=replace(build_fleet(DEVICES[device], gpus), gpus_per_host=1, storage_servers=6),
+        fleet=replace(build_fleet(DEVICES[device], gpus), gpus_per_host=1, storage_servers=8),
         load=replace(scenario.load, jobs_per_day=1e6, bursts=(Burst(begins_at + 300, 3_000, client=9_999),)),
         begins_at=begins_at,
         seconds=HOUR_SECONDS,

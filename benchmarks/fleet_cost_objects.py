@@ -14,7 +14,7 @@ import psutil
 
 from tests.support.s3_server import S3Server
 
-PART_BYTES = 8 << 20
+PART_BYTES = 16 << 20
 FILE_BYTES = 30 * 192_000
 """30 s of 32 kHz stereo in 24 bits."""
 FILES, SMALL_FILES, READS = 12, 300, 40
@@ -58,7 +58,7 @@ def measure_objects(server: S3Server, bucket: str) -> dict[str, ObjectCost]:
     return {
         "PUT, 1 kB": measure(SMALL_FILES, lambda number: store.put(keys[number], b"x" * 1024, use_multipart=False)),
         "PUT, 5.8 MB (30 s)": measure(FILES, lambda number: store.put(keys[number], file, use_multipart=False)),
-        "PUT, 35 MB (3 min) in parts of 8 MiB": measure(
+        "PUT, 35 MB (3 min) in parts of 16 MiB": measure(
             FILES // 2, lambda number: store.put(f"long/{number}", long_file, chunk_size=PART_BYTES)
         ),
         "GET, a range of 1 MiB": measure(READS, read),

@@ -25,6 +25,8 @@ class Demand:
     audio_seconds: float
     object_puts: float
     object_gets: float
+    object_lists: float
+    """One after each upload, which finds a newer attempt."""
     object_bytes: float
     listeners: float
     """Streams of the gateways at a time."""
@@ -82,6 +84,7 @@ def demand_of(scenario: Scenario, counts: Counts) -> Demand:
         audio_seconds=creates * mean_seconds,
         object_puts=puts,
         object_gets=creates * load.downloads,
+        object_lists=completes,
         object_bytes=creates * size * (1 + load.downloads),
         listeners=creates * load.listened * mean_seconds,
         running=running,

@@ -51,7 +51,7 @@ class OperationCosts:
     gateway_call_seconds: float
     """CPU of the gateway for one unary call."""
     object_put_seconds: float
-    """One PUT of `part_bytes`, from export's view."""
+    """How long the upload of a file takes."""
     claims_woken: int | None = 1
     """Claims that a claimable generation wakes on each storage server; None: all that wait for its model."""
 
@@ -215,8 +215,8 @@ class Fleet:
     max_attempts: int = 3
     max_pending: int = 50_000
     max_pending_per_client: int = 5_000
-    part_bytes: int = 8 << 20
-    """Of a multipart upload."""
+    part_bytes: int = 16 << 20
+    """Of a multipart upload, which is what files of more than two parts take."""
     overhead_seconds: float = 0.0
     """Of each job at its worker, beside its audio and what operations cost."""
 

@@ -7,6 +7,7 @@ renewals, which are too many to be simulated one by one.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -181,8 +182,8 @@ class FleetSimulation:
             job.is_generating, job.remaining_seconds = False, 0.0
             del self.by_priority[job.model][job.priority][job]
             mastered_at = self.export.serve(self.env.now, job.seconds * self.costs.export_seconds_per_audio_second)
-            parts = 1 + int(job.seconds * self.scenario.load.bytes_per_second // self.fleet.part_bytes)
-            self.counts.events["object_put"] += parts if parts == 1 else parts + 2
+            parts = math.ceil(job.seconds * self.scenario.load.bytes_per_second / self.fleet.part_bytes)
+            self.counts.events["object_put"] += 1 if parts <= 2 else parts + 2
             mastered_at += self.costs.object_put_seconds + self.fleet.overhead_seconds
             self.later(mastered_at, self._mastered, worker, job, job.lease)
 
