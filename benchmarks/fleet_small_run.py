@@ -4,8 +4,8 @@
 
 Real services in processes of their own on a real Postgres: storage, export, and two workers that run one job at a time.
 `paced` takes a set time for a step, as if on a GPU; `sketch` computes. First the workers are kept busy, which tells how
-long a job takes by its length: the only figures that the simulation is given. Then jobs arrive at random, and the
-simulation gets the same jobs at the same times.
+many jobs they can do. Then jobs arrive at random. The simulation gets the same jobs at the same times, and two figures
+of that run: how long a job takes at least, and for each second of audio.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ def fit_service(rows: Sequence[Row]) -> tuple[float, float]:
     return max(0.0, start), max(1e-4, slope)
 
 
-async def run_small_fleet(folder: Path, model: str, jobs: int, load: float) -> tuple[list[Row], list[Row]]:
-    """Returns the rows of the jobs with which the workers were kept busy, and of those that arrived at random."""
+async def run_small_fleet(folder: Path, model: str, jobs: int, load: float) -> list[Row]:
+    """Returns the rows of the jobs that arrived at random."""
     draw, lengths = random.Random(1), LENGTHS[model]
     with postgres_server(durable=True) as control, scratch_database(control) as url:
         settings = {"DGX_MUSIC_DATABASE_URL": url, "DGX_MUSIC_WORKER_SLOTS": "1", "DGX_MUSIC_LOG_LEVEL": "info"}
@@ -92,12 +92,12 @@ async def run_small_fleet(folder: Path, model: str, jobs: int, load: float) -> t
                     at += draw.expovariate(rate)
                     await asyncio.sleep(max(0.0, at - time.monotonic()))
                     ids.append(await create(services, model, draw.choice(lengths)))
-                return busy, await wait_for(services, connection, ids)
+                return await wait_for(services, connection, ids)
 
 
-def simulate(busy: Sequence[Row], arrived: Sequence[Row]) -> FleetSimulation:
+def simulate(arrived: Sequence[Row]) -> FleetSimulation:
     """Simulates the jobs as they arrived."""
-    start, slope = fit_service(busy)
+    start, slope = fit_service(arrived)
     served = ServedModel("any", Speed(slope / 50, 0.0, slots=1), WORKERS, 1.0)
     fleet = Fleet((served,), storage_servers=1, overhead_seconds=start)
     first = arrived[0][1]
@@ -127,15 +127,15 @@ def main() -> None:
     print("| Waits, s | mean | p50 | p95 | workers busy |\n| --- | --- | --- | --- | --- |")
     for model in options.models.split(","):
         with tempfile.TemporaryDirectory() as folder:
-            busy, arrived = asyncio.run(run_small_fleet(Path(folder, "data"), model, options.jobs, options.load))
+            arrived = asyncio.run(run_small_fleet(Path(folder, "data"), model, options.jobs, options.load))
         measured = array("d", (claimed - created for _, created, claimed, _ in arrived))
         span = arrived[-1][3] - arrived[0][1]
         used = sum(completed - claimed for _, _, claimed, completed in arrived) / span / WORKERS
         print(f"| {model}, measured | {' | '.join(describe(measured, used))} |")
-        simulation = simulate(busy, arrived)
+        simulation = simulate(arrived)
         used = simulation.counts.running.total / WORKERS / span
         print(f"| {model}, simulated | {' | '.join(describe(all_waits(simulation.counts), used))} |")
-        start, slope = fit_service(busy)
+        start, slope = fit_service(arrived)
         print(f"\n{model}: a job takes {start:.3f} s and {slope:.4f} s for each second of audio.\n")
     print(f"Load average at the end {os.getloadavg()[0]:.1f}.")
 
