@@ -20,8 +20,8 @@ from benchmarks.fleet_model import HOUR_SECONDS, OperationCost, Scenario
 from benchmarks.fleet_stations import Batch, ControlPlane, Station
 from benchmarks.fleet_workers import Worker, build_workers
 
-MIN_RUN_SECONDS = 10.0
-"""A job that was preempted or has just begun runs at least for so long."""
+MIN_RUN_SECONDS = 30.0
+"""How long a job that was handed back runs undisturbed: as in storage_service/domain/sharing/preemption.py."""
 
 
 class FleetSimulation:
@@ -267,9 +267,11 @@ class FleetSimulation:
                 lower = (priority for priority in sorted(running) if priority < first.priority and running[priority])
                 if (lowest := next(lower, None)) is None:
                     continue
-                job = next(iter(running[lowest]))
-                if self.env.now - job.started_at >= MIN_RUN_SECONDS:
+                since = self.env.now - MIN_RUN_SECONDS
+                asked = (job for job in reversed(running[lowest]) if not job.handed_back or job.started_at <= since)
+                if (job := next(asked, None)) is not None:
                     self.counts.events["preempted"] += 1
+                    job.rank = math.nextafter(first.rank, math.inf)  # It comes right after the one it makes room for.
                     self.hand_back(running[lowest][job], job)
 
 
