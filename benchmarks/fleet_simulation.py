@@ -16,7 +16,7 @@ import simpy
 
 from benchmarks.fleet_counts import Counts
 from benchmarks.fleet_jobs import FairQueue, Job, arrivals
-from benchmarks.fleet_model import HOUR_SECONDS, OperationCost, Scenario
+from benchmarks.fleet_model import DAY_SECONDS, HOUR_SECONDS, OperationCost, Scenario
 from benchmarks.fleet_stations import Batch, ControlPlane, Station
 from benchmarks.fleet_workers import Worker, build_workers
 
@@ -57,7 +57,8 @@ class FleetSimulation:
 
         start_faults(self)
         self.env.run(self.scenario.begins_at + self.scenario.seconds)
-        while self.scenario.drains and self.counts.in_system.value:
+        last = self.env.now + DAY_SECONDS
+        while self.scenario.drains and self.counts.in_system.value and self.env.now < last:
             self.env.run(self.env.now + 60.0)
         self.counts.advance(self.env.now)
         return self.counts

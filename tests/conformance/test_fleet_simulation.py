@@ -62,8 +62,9 @@ def broken() -> FleetSimulation:
         database_failover=(38_400.0, 20.0),
     )
     fleet = Fleet(models, gpus_per_host=3, max_pending=150)
+    slow_upload = replace(MEASURED, object_put_seconds=5.0)  # So that jobs are handed back meanwhile, too.
     simulation = FleetSimulation(
-        Scenario(fleet, load, MEASURED, faults, 36_000.0, 3_000.0, drains=True, preempts_after=5.0)
+        Scenario(fleet, load, slow_upload, faults, 36_000.0, 3_000.0, drains=True, preempts_after=5.0)
     )
     simulation.run()
     return simulation
