@@ -21,6 +21,8 @@ _POSTGRES_DISK_FULL, _POSTGRES_NO_TABLE = "53100", "42P01"
 _POSTGRES_UNWRITABLE = {"25006", "42501"}
 """The transaction is read-only, as on a standby; a right is missing."""
 _POSTGRES_DAMAGED = {"XX001", "XX002"}
+_POSTGRES_TOO_MANY = "too many clients", "too many connections", "remaining connection slots"
+"""A refused connection has no code of its own."""
 _POSTGRES_TIMEOUTS = {"25P03", "25P04"}
 """Limits of a transaction that the server enforces: its idle time and its duration. psycopg counts them among the
 internal errors."""
@@ -86,7 +88,10 @@ def _translate_postgres(error: DBAPIError) -> ServiceError | None:
         return _damaged(problem)
     if sqlstate == _POSTGRES_NO_TABLE:
         return _without_table(problem)
-    # Lost or refused connections, deadlocks: errors that may be temporary.
+    if any(words in problem for words in _POSTGRES_TOO_MANY):
+        advice = "raise Postgres's max_connections, or lower DGX_MUSIC_DATABASE_CONNECTIONS"
+        return unavailable(f"the database has no free connection ({problem}): {advice}", "DATABASE_CONNECTIONS")
+    # Lost or refused connections: errors that may be temporary.
     if isinstance(error, OperationalError) or sqlstate in _POSTGRES_TIMEOUTS:
         return unavailable(f"the database is unavailable: {problem}")
     return None
