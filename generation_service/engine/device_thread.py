@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from functools import partial
 
 from dgx_music.errors import FailedPrecondition, ResourceExhausted, ServiceError, Unavailable
 from generation_service.engine.batch_runner import BatchRunner
@@ -117,16 +118,18 @@ class DeviceThread:
             with self._shared.lock:
                 if self._failure is not None:
                     raise self._failure
-                cancelled = self._scheduler.remove_cancelled()
+                cancelled, suspended = self._scheduler.remove_cancelled(), self._scheduler.remove_suspending()
                 self._end_late_requests()
                 task = self._tasks.popleft() if self._tasks and not self._is_stopping else None
-                if not cancelled and task is None:
+                if not cancelled and not suspended and task is None:
                     if self._is_stopping or self._scheduler.has_work:
                         return not self._is_stopping
                     self._calls.send()
                     self._shared.device_work.wait(self._seconds_to_deadline_check())
             for sequence in cancelled:
                 self._runner.release(sequence)
+            for sequence in suspended:
+                self._runner.suspend(sequence)
             if task is not None and (error := task.run()) and is_fatal(error):
                 raise error
 
@@ -181,7 +184,7 @@ class DeviceThread:
             return 0.0
         sequence.stage = Stage.GENERATING
         sequence.timings.started_at = self._shared.clock()
-        self._calls.add(sequence.sink.on_started, metadata, sections)
+        self._calls.add(partial(sequence.sink.on_started, metadata, sections, is_resumed=sequence.is_resumed))
         with self._shared.lock:
             self._scheduler.record_admission(max(self._shared.clock() - started_at, device_seconds))
         return device_seconds

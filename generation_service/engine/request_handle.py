@@ -22,6 +22,9 @@ class EngineControl(Protocol):
     def cancel(self, sequence: Sequence) -> None:
         """Cancels the request."""
 
+    def suspend(self, sequence: Sequence) -> None:
+        """Has the request end with `GenerationSuspended`."""
+
 
 class GenerationHandle:
     """The audio of one request: an async iterator over float32 blocks [n, channels], for one reader on the event loop.
@@ -44,6 +47,9 @@ class GenerationHandle:
         self.metadata: Mapping[str, MetadataValue] = {}
         """What the model knows about the music. Filled in once `wait_until_started` has returned, as is `sections`."""
         self.sections: tuple[Section, ...] = ()
+        self.is_resumed = False
+        """Whether the request goes on from its checkpoint, so that it yields again what it has yielded before. Also
+        known then."""
         self._engine = engine
         self._stall_seconds = stall_seconds
         self.sequence = Sequence(info, parameters, max(1, round(buffer_seconds * info.sample_rate_hz)), self)
@@ -82,6 +88,11 @@ class GenerationHandle:
         self._on_end = action
         if self._is_finished:
             action(self._error)
+
+    @property
+    def is_started(self) -> bool:
+        """Whether the prompt is encoded and `metadata` is known."""
+        return self._is_started
 
     async def wait_until_started(self) -> None:
         """Returns once the prompt is encoded and `metadata` is known. Raises the error that ended the request before
@@ -130,8 +141,16 @@ class GenerationHandle:
         elif self._blocks:
             self._blocks.clear()
 
-    def on_started(self, metadata: Mapping[str, MetadataValue], sections: tuple[Section, ...]) -> None:
-        self.metadata, self.sections = metadata, sections
+    def suspend(self) -> None:
+        """Stops the request at the next step. What was generated before can still be read; then the reader gets
+        `GenerationSuspended`, with what the request can go on from. Does nothing after the end."""
+        if not self._is_finished:
+            self._engine.suspend(self.sequence)
+
+    def on_started(
+        self, metadata: Mapping[str, MetadataValue], sections: tuple[Section, ...], *, is_resumed: bool
+    ) -> None:
+        self.metadata, self.sections, self.is_resumed = metadata, sections, is_resumed
         self._is_started = True
         self._changed.set()
 
