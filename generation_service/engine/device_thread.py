@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from functools import partial
 
 from dgx_music.errors import FailedPrecondition, ResourceExhausted, ServiceError, Unavailable
 from generation_service.engine.batch_runner import BatchRunner
@@ -184,7 +183,7 @@ class DeviceThread:
             return 0.0
         sequence.stage = Stage.GENERATING
         sequence.timings.started_at = self._shared.clock()
-        self._calls.add(partial(sequence.sink.on_started, metadata, sections, is_resumed=sequence.is_resumed))
+        self._calls.add(sequence.sink.on_started, metadata, sections)
         with self._shared.lock:
             self._scheduler.record_admission(max(self._shared.clock() - started_at, device_seconds))
         return device_seconds

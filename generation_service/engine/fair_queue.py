@@ -29,10 +29,10 @@ _MAX_OUTDATED = 64
 class FairQueue:
     """Start-time fair queueing over clients; within a client, first come, first served.
 
-    Each client gets a share of the audio that is generated in proportion to its weight, whatever it has queued: a request
-    costs its seconds of audio divided by the weight, and the client that has been given the least is served next. A
-    client that was away does not save up its share. Source: Goyal, Vin, Cheng, "Start-time Fair Queueing", SIGCOMM 1996,
-    section 2.
+    Each client gets a share of the audio that is generated in proportion to its weight, whatever it has queued: a
+    request costs its seconds of audio divided by the weight, and the client that has been given the least is served
+    next. A client that was away does not save up its share. Source: Goyal, Vin, Cheng, "Start-time Fair Queueing",
+    SIGCOMM 1996, section 2.
     """
 
     def __init__(self) -> None:

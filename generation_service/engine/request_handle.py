@@ -47,9 +47,6 @@ class GenerationHandle:
         self.metadata: Mapping[str, MetadataValue] = {}
         """What the model knows about the music. Filled in once `wait_until_started` has returned, as is `sections`."""
         self.sections: tuple[Section, ...] = ()
-        self.is_resumed = False
-        """Whether the request goes on from its checkpoint, so that it yields again what it has yielded before. Also
-        known then."""
         self._engine = engine
         self._stall_seconds = stall_seconds
         self.sequence = Sequence(info, parameters, max(1, round(buffer_seconds * info.sample_rate_hz)), self)
@@ -88,6 +85,12 @@ class GenerationHandle:
         self._on_end = action
         if self._is_finished:
             action(self._error)
+
+    @property
+    def is_resumed(self) -> bool:
+        """Whether the request goes on from its checkpoint: it first yields what it has yielded before once more. Known
+        once the request has started."""
+        return self.sequence.is_resumed
 
     @property
     def is_started(self) -> bool:
@@ -147,10 +150,8 @@ class GenerationHandle:
         if not self._is_finished:
             self._engine.suspend(self.sequence)
 
-    def on_started(
-        self, metadata: Mapping[str, MetadataValue], sections: tuple[Section, ...], *, is_resumed: bool
-    ) -> None:
-        self.metadata, self.sections, self.is_resumed = metadata, sections, is_resumed
+    def on_started(self, metadata: Mapping[str, MetadataValue], sections: tuple[Section, ...]) -> None:
+        self.metadata, self.sections = metadata, sections
         self._is_started = True
         self._changed.set()
 

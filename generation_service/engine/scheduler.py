@@ -197,7 +197,7 @@ class Scheduler:
         sequence.is_suspending = self._has_suspending = True
 
     def remove_suspending(self) -> list[Sequence]:
-        """Removes the requests to be suspended from the batch and the queue, and returns them. The caller releases their
+        """Removes the requests to be suspended from the batch and the queue. Returns them; the caller releases their
         states."""
         if not self._has_suspending:
             return []

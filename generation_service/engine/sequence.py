@@ -39,10 +39,8 @@ class PromptState(Enum):
 class ResultSink(Protocol):
     """Receives a request's results. The engine's threads schedule these calls on the event loop, in order."""
 
-    def on_started(
-        self, metadata: Mapping[str, MetadataValue], sections: tuple[Section, ...], *, is_resumed: bool
-    ) -> None:
-        """Called when prefill is done; with whether the model goes on from the request's checkpoint."""
+    def on_started(self, metadata: Mapping[str, MetadataValue], sections: tuple[Section, ...]) -> None:
+        """Called when prefill is done."""
 
     def on_block(self, block: FloatArray) -> None:
         """Called with the next frames, float32 [n, channels], n ≥ 1."""
@@ -55,8 +53,8 @@ class ResultSink(Protocol):
 class Sequence:
     """A request that is waiting or running, and its state.
 
-    `frames_buffered`, `is_cancelled`, `is_suspending` and, while the request waits, `prompt` are shared by threads and guarded by the
-    engine's lock; every other field that changes belongs to the device thread.
+    `frames_buffered`, `is_cancelled`, `is_suspending` and, while the request waits, `prompt` are shared by threads and
+    guarded by the engine's lock; every other field that changes belongs to the device thread.
     """
 
     info: ModelInfo

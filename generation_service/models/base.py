@@ -142,8 +142,8 @@ class GenerationParameters:
     steps: int = 0
     """The number of denoising steps of a diffusion model; 0 for its default."""
     checkpoint: bytes = field(default=b"", repr=False)
-    """What a model that `SavesCheckpoints` returned for the same request. The samples are the same with it, from the first
-    on; only the time differs."""
+    """What a model that `SavesCheckpoints` returned for the same request. The samples are the same with it, from the
+    first on; only the time differs."""
 
 
 class TooLarge(ResourceExhausted):

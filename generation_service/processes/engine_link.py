@@ -220,7 +220,8 @@ class EngineLink:
                 if (handle := self._handles.get(number)) is not None:
                     handle.sequence.stage = Stage.GENERATING
                     handle.sequence.timings = timings
-                    handle.on_started(metadata, sections, is_resumed=is_resumed)
+                    handle.sequence.is_resumed = is_resumed
+                    handle.on_started(metadata, sections)
             case messages.Block(number, samples):
                 if (handle := self._handles.get(number)) is not None:
                     handle.sequence.frames_delivered += len(samples)

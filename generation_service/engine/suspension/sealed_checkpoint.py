@@ -29,23 +29,24 @@ def seal_checkpoint(
     payload: bytes, info: ModelInfo, execution: ModelExecution | None, parameters: GenerationParameters
 ) -> bytes:
     """Returns the model's `payload` with the seal of the request; empty if there is none."""
-    return _seal(info, execution, parameters) + payload if payload else b""
+    return _seal(info, execution, parameters, payload) + payload if payload else b""
 
 
 def open_checkpoint(
     checkpoint: bytes, info: ModelInfo, execution: ModelExecution | None, parameters: GenerationParameters
 ) -> bytes:
-    """Returns the payload; empty if it belongs to another request, model, version, precision or kind of device: these
-    would go on with other samples."""
-    is_own = len(checkpoint) > _SEAL_BYTES and checkpoint[:_SEAL_BYTES] == _seal(info, execution, parameters)
-    return checkpoint[_SEAL_BYTES:] if is_own else b""
+    """Returns the payload; empty if it is damaged, or belongs to another request, model, version, precision or kind of
+    device: these would go on with other samples."""
+    payload = checkpoint[_SEAL_BYTES:]
+    return payload if payload and checkpoint == seal_checkpoint(payload, info, execution, parameters) else b""
 
 
-def _seal(info: ModelInfo, execution: ModelExecution | None, parameters: GenerationParameters) -> bytes:
+def _seal(info: ModelInfo, execution: ModelExecution | None, parameters: GenerationParameters, payload: bytes) -> bytes:
     digest = hashlib.sha256()
     kind = execution and (execution.device.partition(":")[0], execution.precision, execution.kv_precision)
     _update(digest, (info.name, info.version, kind))
     _update(digest, parameters)
+    digest.update(payload)
     return _MAGIC + digest.digest()
 
 

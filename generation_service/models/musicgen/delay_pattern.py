@@ -44,7 +44,7 @@ class DelayedCodes:
         self.frames_ready = self.prompt_frames
         """The number of frames that have a code in every codebook."""
         self.known_steps = self.step
-        """The number of steps that the model reads before it generates the next: those of the prompt, and those that were
+        """The number of steps that the model reads before it generates the next: those of the prompt, and those
         restored."""
         self.columns = np.full((len(delays), self.total_steps + 1), empty_code, np.int64)
         """The codes of each step, [K, total_steps + 1]. Later steps have empty codes, or those of the prompt."""

@@ -23,8 +23,8 @@ from generation_service.models.musicgen.delay_pattern import Codes, DelayedCodes
 STRIDE_SHARE = 0.6
 """MusicGen's, 18 of 30 seconds."""
 _HEADER = struct.Struct("<4I")
-"""Of saved codes: the steps generated in earlier windows; the frames of earlier windows and of the prompt, and the steps
-of the current window, whose codes follow."""
+"""Of saved codes: the steps generated in earlier windows; then the frames of earlier windows, those of the prompt of
+the current one, and its steps, whose codes follow in this order."""
 _SAVED_CODE = np.dtype("<u2")
 
 

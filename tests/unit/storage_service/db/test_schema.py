@@ -83,6 +83,7 @@ def test_downgrade_to_0001_and_upgrade_keep_rows(
             "rating": None,
             "client": "",
             "trace_parent": None,
+            "weight": None,
             **rank,
         }
         compared = MigrationContext.configure(connection, opts={"compare_type": True})
