@@ -16,6 +16,8 @@ DEFAULT_ADDRESS = f"127.0.0.1:{DEFAULT_PORT}"
 UNIX_PREFIX = "unix:"
 LIST_PREFIXES = "ipv4:", "ipv6:", "dns:"
 """How gRPC's own names of one server, or of several, begin. They are for clients only."""
+EXPORT_ADDRESS_KEY = "dgx-music-export-address"
+"""Key of the initial metadata in which one of several export servers says where it is."""
 MAX_PORT = 65535
 MAX_SOCKET_PATH_BYTES = 107
 """Of a Unix socket on Linux."""
@@ -55,6 +57,14 @@ def parse_address(text: str, default_port: int = DEFAULT_PORT) -> TcpAddress | U
     if url := _URL.fullmatch(text):
         raise ValueError(_describe_url(url["scheme"].lower(), url["rest"], default_port))
     return _parse_tcp(text, default_port)
+
+
+def check_tcp_address(text: str, default_port: int = DEFAULT_PORT) -> str:
+    """Returns the address of one server that others can connect to, `host:port`. Raises ValueError otherwise."""
+    address = parse_address(text, default_port)
+    if not isinstance(address, TcpAddress) or not address.port:
+        raise ValueError(f"must be the HOST:PORT at which other machines connect to it, e.g. export-1:{default_port}")
+    return text
 
 
 def check_address(text: str, default_port: int = DEFAULT_PORT) -> str:
