@@ -6,17 +6,20 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
-from dgx_music.export.v1 import export_pb2_grpc
 from dgx_music.export.v1.export_pb2_grpc import ExportServiceStub
 from gateway.rpc.service_client import ServiceClient
 from service_runtime.settings import Settings
 
+if TYPE_CHECKING:
+    from dgx_music.export.v1.export_pb2_grpc import ExportServiceAsyncStub
+
+    ExportClient = ServiceClient[ExportServiceAsyncStub]
+
 FULL_NAME = "dgx_music.export.v1.ExportService"
 IDLE_SECONDS = 60.0
 """How long the connection to a single server is kept after its last call: servers come and go."""
-
-ExportClient = ServiceClient[export_pb2_grpc.ExportServiceAsyncStub]
 
 
 class ExportServers:
