@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import grpc
@@ -23,8 +23,9 @@ from generation_service.worker.converters import Exported
 from generation_service.worker.export_header import build_export_header
 from generation_service.worker.export_stream import ExportStream
 from generation_service.worker.job_audio import JobAudio, start_job_audio
-from generation_service.worker.job_failure import RETRYABLE_EXPORT_CODES, build_failure
+from generation_service.worker.job_failure import build_failure
 from generation_service.worker.lease import CALL_TIMEOUT_SECONDS, LEASE_LOST_CODES, Lease, LeaseLostReason
+from generation_service.worker.resumed_export import export_server, resume_export
 from service_runtime.failpoints import failpoint
 from service_runtime.observability.logging import get_logger
 from service_runtime.observability.tracing import Attributes, Tracer
@@ -62,7 +63,7 @@ class Job:
         self._storage = storage
         self._export = export
         self._generation = claim.generation
-        self._export_timeout_seconds = settings.job_seconds
+        self._settings = settings
         self._started_at = time.monotonic()
         self._lease = Lease(
             storage,
@@ -141,28 +142,27 @@ class Job:
 
     async def _resume_export(self) -> Exported | None:
         """Has export make the file from the audio of an earlier attempt. Returns None if it does not have all of it."""
-        request = export_pb2.ResumeExportRequest(generation_id=self._generation.id, attempt=self._generation.attempt)
+        generation = self._generation
         self._has_sent_audio = True
-        try:
-            response = await self._export.ResumeExport(request, timeout=self._export_timeout_seconds)
-        except grpc.aio.AioRpcError as error:
-            if error.code().name in RETRYABLE_EXPORT_CODES:
-                raise
-            self._has_sent_audio = False
-            if error.code() is not grpc.StatusCode.NOT_FOUND:
-                log.warning("resume_failed", code=error.code().name, error=error.details())
-            return None
-        log.info("export_resumed", frames=response.file.frames)
-        return Exported(response.header, response.file)
+        async with export_server(generation.export_address, self._export, self._settings) as export:
+            response = await resume_export(
+                export,
+                export_pb2.ResumeExportRequest(generation_id=generation.id, attempt=generation.attempt),
+                self._settings.job_seconds,
+                on_address=self._lease.set_export_address,
+                may_be_gone=bool(generation.export_address),
+            )
+        self._has_sent_audio = response is not None
+        return None if response is None else Exported(response.header, response.file)
 
     async def _generate_and_export(self) -> Exported:
         audio = await start_job_audio(
-            self._generation, self._engine, self._export, source_timeout_seconds=self._export_timeout_seconds
+            self._generation, self._engine, self._export, source_timeout_seconds=self._settings.job_seconds
         )
         self._handle = handle = audio.handle
         try:
             await handle.wait_until_started()
-            stream = ExportStream(self._export, self._export_timeout_seconds)
+            stream = ExportStream(self._export, self._settings.job_seconds, self._lease.set_export_address)
             try:
                 return await self._send_audio(audio, stream)
             finally:
@@ -184,6 +184,8 @@ class Job:
 
     async def _report_outcome(self, exported: Exported | BaseException, lost: LeaseLostReason | BaseException) -> str:
         """Reports the outcome to storage, unless the lease is lost. Returns it in words, for the log."""
+        if not isinstance(lost, LeaseLostReason):
+            await self._lease.report_export_address(*self._current_progress())
         if isinstance(exported, Exported):
             return await self._complete(exported)
         if isinstance(lost, LeaseLostReason):
@@ -269,12 +271,18 @@ class Job:
 
     async def _delete_file(self) -> None:
         """Deletes the file, and the samples of an export that did not make one."""
+        address = self._lease.export_address or self._generation.export_address
+        async with export_server(address, self._export, self._settings) as export:
+            await self._delete_file_at([export, self._export])
+
+    async def _delete_file_at(self, servers: Sequence[export_pb2_grpc.ExportServiceAsyncStub]) -> None:
+        """Deletes it by the first server, which has the samples, unless that is gone."""
         request = export_pb2.DeleteFileRequest(generation_id=self._generation.id)
         backoff = Backoff(INITIAL_DELAY_SECONDS, MAX_DELAY_SECONDS)
         gives_up_at = time.monotonic() + DELETION_PATIENCE_SECONDS
         while True:
             try:
-                await self._export.DeleteFile(request, timeout=CALL_TIMEOUT_SECONDS)
+                await servers[0].DeleteFile(request, timeout=CALL_TIMEOUT_SECONDS)
             except grpc.aio.AioRpcError as error:
                 # Export may not have noticed yet that the call has been cancelled.
                 is_busy = error.code() is grpc.StatusCode.FAILED_PRECONDITION
@@ -283,6 +291,7 @@ class Job:
                     continue
                 if error.code() in TRANSIENT_CODES and time.monotonic() < gives_up_at:
                     log.info("deletion_delayed", code=error.code().name, error=error.details())
+                    servers = servers[::-1]
                     await asyncio.sleep(backoff.next_delay())
                     continue
                 if error.code() is not grpc.StatusCode.NOT_FOUND:

@@ -118,9 +118,10 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
         self, request: storage_pb2.RenewLeaseRequest, context: Context
     ) -> storage_pb2.RenewLeaseResponse:
         stage = converters.stage_from_proto(request)
+        lease = request.id, request.lease_token, request.lease_seconds
 
         def renew(session: Session) -> tuple[datetime | None, str]:
-            row = leases.renew(session, request.id, request.lease_token, request.lease_seconds, stage, request.progress)
+            row = leases.renew(session, *lease, stage, request.progress, request.export_address)
             if row is None:
                 return None, ""
             return row.lease_expires_at, self._preemption.find(session, row, request.model_names)
