@@ -19,7 +19,7 @@ from export_service.pipeline.export_session import ExportSession
 from export_service.pipeline.recording_registry import RecordingRegistry, SpoolRetention
 from export_service.streaming.audio_stream import AudioLevel, FinalAudio, LiveAudio
 from export_service.streaming.recording import AttemptSpec, Recording, received_audio_not_found
-from export_service.streaming.spool import LIVE_AUDIO_EXPIRED, SpoolFolder
+from export_service.streaming.spool import LIVE_AUDIO_EXPIRED, ReceivedAudio, SpoolFolder
 from export_service.threads import run_in_thread
 from service_runtime.file_modes import PRIVATE, FileModes
 from service_runtime.health_thread import HealthThread
@@ -65,6 +65,7 @@ class ExportManager:
     def drain(self) -> None:
         """Ends the calls that are waiting for audio."""
         self._is_draining = True
+        self._recordings.release_listeners()
         for generation_id in self._waiters:
             self._notify_waiters(generation_id)
 
@@ -89,6 +90,32 @@ class ExportManager:
             await session.open()
             self._notify_waiters(attempt.generation_id)
             yield session
+
+    @asynccontextmanager
+    async def continue_session(
+        self, attempt: AttemptSpec, spec: ExportSpec, frames: int
+    ) -> AsyncIterator[ExportSession]:
+        """Opens an export that goes on with the `frames` of a suspended attempt. When the block ends, the export is
+        complete, or suspended, or these frames are still kept.
+
+        Raises NotFound if there are not just these, and the same errors as `open_session`.
+        """
+        previous = await self._recordings.find_received(attempt.generation_id, attempt.attempt)
+        received = previous.received
+        assert received is not None
+        found = received.frames, received.sample_rate_hz, received.channels, received.is_complete
+        if found != (frames, attempt.sample_rate_hz, attempt.channels, False):
+            raise received_audio_not_found(attempt.generation_id, "the samples kept are others")
+        recording = self._recordings.continue_suspended(previous, attempt)
+        async with self._close_after(ExportSession(recording, spec, self.library), recording) as session:
+            await session.continue_suspended()
+            self._notify_waiters(attempt.generation_id)
+            yield session
+
+    async def find_suspended(self, generation_id: str, attempt: int) -> ReceivedAudio | None:
+        """Returns the samples that the attempt can go on with; None if all are there. Raises NotFound if none are."""
+        received = (await self._recordings.find_received(generation_id, attempt)).received
+        return None if received is None or received.is_complete else received
 
     @asynccontextmanager
     async def resume_session(
@@ -176,7 +203,7 @@ class ExportManager:
     def raise_if_exporting(self, generation_id: str) -> None:
         """Raises FailedPrecondition while the generation is being exported."""
         recording = self._recordings.get(generation_id)
-        if recording is not None and recording.is_in_progress:
+        if recording is not None and recording.is_in_progress and not recording.closed.is_set():
             raise FailedPrecondition(
                 f"generation {generation_id} is being exported; cancel it, or wait until it is finished",
                 reason="EXPORT_IN_PROGRESS",

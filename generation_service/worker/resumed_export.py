@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import grpc
@@ -11,8 +12,16 @@ import grpc.aio
 
 from dgx_music.error_status import status_of
 from dgx_music.export.v1 import export_pb2, export_pb2_grpc
+from generation_service.worker.backoff import Backoff
 from generation_service.worker.export_stream import locate_server
-from generation_service.worker.job_failure import RETRYABLE_EXPORT_CODES
+from generation_service.worker.job_failure import (
+    DELETION_PATIENCE_SECONDS,
+    INITIAL_DELAY_SECONDS,
+    MAX_DELAY_SECONDS,
+    RETRYABLE_EXPORT_CODES,
+    TRANSIENT_CODES,
+)
+from generation_service.worker.lease import CALL_TIMEOUT_SECONDS
 from service_runtime.access.service_channel import connect_service
 from service_runtime.observability.logging import get_logger
 from service_runtime.settings import Settings
@@ -43,7 +52,8 @@ async def resume_export(
     on_address: Callable[[str], object],
     may_be_gone: bool,
 ) -> export_pb2.ResumeExportResponse | None:
-    """Has export make the file from the audio of an earlier attempt. Returns None if it does not have all of it.
+    """Has export make the file from the audio of an earlier attempt. Returns None if it has none of it; the response
+    has no file if the attempt was suspended before its audio was complete.
 
     `on_address` is called with where the server is, if it says so. With `may_be_gone`, a server that can't be reached
     has no audio either: another one receives all of it anew. Raises AioRpcError if a later attempt may find the audio.
@@ -63,5 +73,31 @@ async def resume_export(
         return None
     finally:
         locating.cancel()
-    log.info("export_resumed", frames=response.file.frames)
+    log.info("export_resumed", frames=response.file.frames or response.suspended_frames)
     return response
+
+
+async def delete_samples(servers: Sequence[export_pb2_grpc.ExportServiceAsyncStub], generation_id: str) -> None:
+    """Deletes the file, and the samples of an export that did not make one, by the first server, which has the samples,
+    unless that is gone."""
+    request = export_pb2.DeleteFileRequest(generation_id=generation_id)
+    backoff = Backoff(INITIAL_DELAY_SECONDS, MAX_DELAY_SECONDS)
+    gives_up_at = time.monotonic() + DELETION_PATIENCE_SECONDS
+    while True:
+        try:
+            await servers[0].DeleteFile(request, timeout=CALL_TIMEOUT_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            # Export may not have noticed yet that the call has been cancelled.
+            is_busy = error.code() is grpc.StatusCode.FAILED_PRECONDITION
+            if is_busy and backoff.next_seconds < MAX_DELAY_SECONDS:
+                await asyncio.sleep(backoff.next_delay())
+                continue
+            if error.code() in TRANSIENT_CODES and time.monotonic() < gives_up_at:
+                log.info("deletion_delayed", code=error.code().name, error=error.details())
+                servers = servers[::-1]
+                await asyncio.sleep(backoff.next_delay())
+                continue
+            if error.code() is not grpc.StatusCode.NOT_FOUND:
+                # An audio file without a database row stays in the library.
+                log.warning("orphaned_file_left", code=error.code().name, error=error.details())
+        return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -32,7 +33,7 @@ def hand_back(
     against its maximum.
     """
     job_checkpoints.check_checkpoint(checkpoint)
-    values = dict(UNLEASED_COLUMNS)
+    values: dict[str, Any] = dict(UNLEASED_COLUMNS)
     if preempted_by:
         rank = _rank_after(session, check_uuid("id", generation_id), check_uuid("preempted_by", preempted_by))
         values |= {} if rank is None else {"ranked_at": rank}
