@@ -82,15 +82,17 @@ class QueueState:
 
 
 def compute_virtual_time(state: QueueState) -> datetime:
-    """Returns where in the queue's order service has arrived: the start of a generation whose client has no other.
+    """Returns where in the queue's order service has arrived, for the next generation of the client.
 
-    That is the middle of the one being generated: a newcomer comes after it, but before its client's next. If an old
-    one is generated once more after a failure, it is not much before the next one in the queue.
+    For a client that has others in the queue, that is the start of the one being generated. For a newcomer it is its
+    middle: a newcomer comes after it, but before its client's next. If an old one is generated once more after a
+    failure, it is not much before the next one in the queue.
     """
+    share = 0.5 if state.last is None else 0.0
     if state.head is None:
-        return state.now if state.running is None else state.running.start + state.running.length / 2
+        return state.now if state.running is None else state.running.start + state.running.length * share
     served = state.running or state.head
-    return max(served.start + served.length / 2, state.head.start - state.head.length)
+    return max(served.start + served.length * share, state.head.start - state.head.length)
 
 
 def compute_rank(state: QueueState, priority: int) -> datetime:
