@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -20,12 +20,20 @@ from generation_service.processes.engine_pool import EnginePool
 from generation_service.worker import converters
 from generation_service.worker.backoff import Backoff
 from generation_service.worker.converters import Exported
+from generation_service.worker.export_calls import (
+    DELETION_PATIENCE_SECONDS,
+    INITIAL_DELAY_SECONDS,
+    MAX_DELAY_SECONDS,
+    TRANSIENT_CODES,
+    delete_audio,
+    export_server,
+    resume_export,
+)
 from generation_service.worker.export_header import build_export_header
 from generation_service.worker.export_stream import ExportStream
 from generation_service.worker.job_audio import JobAudio, start_job_audio
 from generation_service.worker.job_failure import build_failure
 from generation_service.worker.lease import CALL_TIMEOUT_SECONDS, LEASE_LOST_CODES, Lease, LeaseLostReason
-from generation_service.worker.resumed_export import export_server, resume_export
 from service_runtime.failpoints import failpoint
 from service_runtime.observability.logging import get_logger
 from service_runtime.observability.tracing import Attributes, Tracer
@@ -34,13 +42,6 @@ log = get_logger(__name__)
 
 TRACER = Tracer("generation")
 
-TRANSIENT_CODES = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
-"""A call that this process cancels raises CancelledError; CANCELLED comes from a server that stops."""
-"""Status codes after which the same call to storage is retried."""
-INITIAL_DELAY_SECONDS, MAX_DELAY_SECONDS = 0.1, 2.0
-"""The delays between such retries."""
-DELETION_PATIENCE_SECONDS = 60.0
-"""For how long the deletion of a file that nobody needs is retried while export is away."""
 MIN_CALL_TIMEOUT_SECONDS = 0.1
 """The timeout of a call that starts when the lease has almost expired."""
 
@@ -143,6 +144,8 @@ class Job:
     async def _resume_export(self) -> Exported | None:
         """Has export make the file from the audio of an earlier attempt. Returns None if it does not have all of it."""
         generation = self._generation
+        if generation.export_address and generation.attempt >= generation.max_attempts:
+            return None  # That server may be what failed. The last attempt does not depend on it.
         self._has_sent_audio = True
         async with export_server(generation.export_address, self._export, self._settings) as export:
             response = await resume_export(
@@ -273,28 +276,4 @@ class Job:
         """Deletes the file, and the samples of an export that did not make one."""
         address = self._lease.export_address or self._generation.export_address
         async with export_server(address, self._export, self._settings) as export:
-            await self._delete_file_at([export, self._export])
-
-    async def _delete_file_at(self, servers: Sequence[export_pb2_grpc.ExportServiceAsyncStub]) -> None:
-        """Deletes it by the first server, which has the samples, unless that is gone."""
-        request = export_pb2.DeleteFileRequest(generation_id=self._generation.id)
-        backoff = Backoff(INITIAL_DELAY_SECONDS, MAX_DELAY_SECONDS)
-        gives_up_at = time.monotonic() + DELETION_PATIENCE_SECONDS
-        while True:
-            try:
-                await servers[0].DeleteFile(request, timeout=CALL_TIMEOUT_SECONDS)
-            except grpc.aio.AioRpcError as error:
-                # Export may not have noticed yet that the call has been cancelled.
-                is_busy = error.code() is grpc.StatusCode.FAILED_PRECONDITION
-                if is_busy and backoff.next_seconds < MAX_DELAY_SECONDS:
-                    await asyncio.sleep(backoff.next_delay())
-                    continue
-                if error.code() in TRANSIENT_CODES and time.monotonic() < gives_up_at:
-                    log.info("deletion_delayed", code=error.code().name, error=error.details())
-                    servers = servers[::-1]
-                    await asyncio.sleep(backoff.next_delay())
-                    continue
-                if error.code() is not grpc.StatusCode.NOT_FOUND:
-                    # An audio file without a database row stays in the library.
-                    log.warning("orphaned_file_left", code=error.code().name, error=error.details())
-            return
+            await delete_audio(self._generation.id, export, self._export)
