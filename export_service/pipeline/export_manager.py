@@ -199,6 +199,12 @@ class ExportManager:
         if not (has_file or has_spool):
             raise file_not_found(generation_id)
 
+    async def discard_samples(self, generation_id: str) -> None:
+        """Deletes the spool of an attempt that has ended, if it is kept. Raises FailedPrecondition as `delete` does."""
+        self.raise_if_exporting(generation_id)
+        with translate_disk_errors("deleting the samples"):
+            await self._recordings.discard(generation_id)
+
     def remove_empty_folders(self) -> None:
         """Removes the folders of days on which no file is left. Blocks: call it in a thread."""
         self.library.remove_empty_folders()

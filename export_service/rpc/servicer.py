@@ -10,6 +10,7 @@ import grpc.aio
 from structlog.contextvars import bind_contextvars
 
 from dgx_music.address import EXPORT_ADDRESS_KEY
+from dgx_music.errors import InvalidArgument
 from dgx_music.export.v1 import export_pb2, export_pb2_grpc
 from dgx_music.pcm import PcmWriter
 from export_service.dsp.normalization import LoudnessTarget
@@ -191,6 +192,11 @@ class ExportServicer(export_pb2_grpc.ExportServiceServicer):
     ) -> export_pb2.DeleteFileResponse:
         generation_id = converters.to_generation_id(request.generation_id)
         render_id = converters.to_render_id(request.render_id)
+        if request.only_samples:
+            if render_id or request.only_if_unused:
+                raise InvalidArgument("only_samples", "must not be set together with render_id or only_if_unused")
+            await self._manager.discard_samples(generation_id)
+            return export_pb2.DeleteFileResponse()
         await self._cleanup.delete(generation_id, render_id, only_if_unused=request.only_if_unused)
         log.info("file_deleted", generation_id=generation_id, render_id=render_id)
         return export_pb2.DeleteFileResponse()
