@@ -18,10 +18,7 @@ from export_service.formats.m4a_file import require_encoder
 from export_service.formats.provenance import Signer
 from export_service.library.cleanup import Cleanup
 from export_service.library.filesystem import translate_disk_errors
-from export_service.library.inventory import read_audio_info
 from export_service.library.library_statistics import collect_statistics
-from export_service.library.manifests import find_manifest
-from export_service.library.verification import verify
 from export_service.library.waveform import compute_waveform
 from export_service.pipeline.attempt_processor import ExportResult, ExportSpec
 from export_service.pipeline.export_manager import ExportManager
@@ -33,7 +30,7 @@ from export_service.rpc import converters, export_converters, library_converters
 from export_service.rpc.upload_stream import UploadStream, read_file_data
 from export_service.streaming.audio_stream import FinalAudio, LiveAudio
 from export_service.streaming.converted_audio import convert_audio
-from export_service.streaming.download import open_download
+from export_service.streaming.download import Download
 from export_service.threads import run_in_thread
 from service_runtime.observability.logging import get_logger
 from service_runtime.rpc.output_converters import output_options_from_proto
@@ -169,14 +166,12 @@ class ExportServicer(export_pb2_grpc.ExportServiceServicer):
         byte_count = converters.to_position(request.byte_count, "byte_count")
         file_id = converters.to_generation_id(request.generation_id), converters.to_render_id(request.render_id)
         with self._manager.locks.read_lock(*file_id):
-            path = await self._manager.find_path(*file_id)
-            if request.manifest:
-                path = await run_in_thread(find_manifest, path)
-            async with open_download(path, start_byte, byte_count) as file, aclosing(file.chunks()) as chunks:
-                response = export_pb2.DownloadResponse(file_name=file.name, file_size_bytes=file.file_size_bytes)
-                async for response.data in chunks:
-                    yield response
-                    response = export_pb2.DownloadResponse()
+            with closing(await self._manager.open_file(*file_id, manifest=request.manifest)) as file:
+                response = export_pb2.DownloadResponse(file_name=file.name, file_size_bytes=file.size_bytes)
+                async with aclosing(Download(file, start_byte, byte_count).chunks()) as chunks:
+                    async for response.data in chunks:
+                        yield response
+                        response = export_pb2.DownloadResponse()
 
     async def GetWaveform(
         self, request: export_pb2.GetWaveformRequest, context: Context
@@ -208,9 +203,11 @@ class ExportServicer(export_pb2_grpc.ExportServiceServicer):
         def list_page() -> export_pb2.ListFilesResponse:
             with translate_disk_errors("listing the library"):
                 files, token = self._manager.inventory.list_page(kinds, page)
+                infos = self._manager.inventory.read_infos(files)
                 return export_pb2.ListFilesResponse(
                     files=[
-                        library_converters.from_file(file, relative_path, read_audio_info(file.path)) for file in files
+                        library_converters.from_file(file, relative_path, info)
+                        for file, info in zip(files, infos, strict=True)
                     ],
                     next_page_token=token,
                 )
@@ -226,11 +223,11 @@ class ExportServicer(export_pb2_grpc.ExportServiceServicer):
     async def VerifyFiles(
         self, request: export_pb2.VerifyFilesRequest, context: Context
     ) -> AsyncIterator[export_pb2.VerifyFilesResponse]:
-        library = self._manager.library
+        verify, relative_path = self._manager.inventory.verify, self._manager.library.relative_path
         for generation_id, sha256 in library_converters.to_expected(request.files):
-            results = verify(library, generation_id, sha256, presence_only=request.presence_only)
+            results = verify(generation_id, sha256, presence_only=request.presence_only)
             while (result := await run_in_thread(next, results, None)) is not None:
-                yield library_converters.from_verification_result(result, library.relative_path)
+                yield library_converters.from_verification_result(result, relative_path)
 
     async def Cleanup(
         self, request: export_pb2.CleanupRequest, context: Context
