@@ -13,6 +13,17 @@ from service_runtime.settings import Settings
 class ExportSettings(Settings):
     """The settings that all services share, and those for mastering, spooling, clips and signing."""
 
+    library_url: str = ""
+    """Where the library is in object storage: `s3://bucket` or `s3://bucket/prefix`. If empty, the library is a folder
+    of the data directory. Endpoint, region and credentials come from the standard variables and files
+    (AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SHARED_CREDENTIALS_FILE and others).
+    Needs the extra `s3`."""
+    library_cache_bytes: int = Field(default=10 << 30, ge=0)
+    """Size of the copies of objects that the export service keeps on its own disk. What is being read is kept in any
+    case."""
+    library_public_endpoint: str | None = None
+    """Endpoint of the object storage in URLs for downloads, e.g. https://s3.example.com, if clients reach it by another
+    than AWS_ENDPOINT_URL."""
     target_lufs: float = Field(default=-16.0, ge=MIN_TARGET_LUFS, le=0)
     """Integrated loudness to which files are normalized."""
     ceiling_dbtp: float = Field(default=-1.0, ge=MIN_CEILING_DBTP, le=0)
