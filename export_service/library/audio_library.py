@@ -111,9 +111,6 @@ class AudioLibrary(Protocol):
     def delete_render(self, generation_id: str, render_id: str) -> None:
         """Deletes one render, durably. Raises NotFound."""
 
-    def remove_remains(self) -> None:
-        """Removes what no longer belongs to any file, such as empty folders."""
-
 
 class FileInventory(Protocol):
     """Lists the files of a library."""
@@ -140,6 +137,9 @@ class FileInventory(Protocol):
 
     def find_orphans(self, files: Iterable[LibraryFile]) -> Collection[LibraryFile]:
         """Returns the renders among the files whose generations have no file."""
+
+    def remove_remains(self) -> None:
+        """Removes what no longer belongs to any file, such as empty folders."""
 
     def verify(self, generation_id: str, sha256: str, *, presence_only: bool) -> Iterator[VerificationResult]:
         """Yields the result for the generation's file, then for each of its renders.

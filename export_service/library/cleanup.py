@@ -63,9 +63,6 @@ class LibraryManager(Protocol):
         Raises NotFound.
         """
 
-    def remove_remains(self) -> None:
-        """Removes what no longer belongs to any file. Blocks: call it in a thread."""
-
 
 class Cleanup:
     """Deletes files from the library. Used on the event loop only."""
@@ -98,7 +95,7 @@ class Cleanup:
             yield CleanupResult(file, reason, kept_because)
         if not dry_run:
             with translate_disk_errors("removing what is left"):
-                await run_in_thread(manager.remove_remains)
+                await run_in_thread(manager.inventory.remove_remains)
 
     async def delete(self, generation_id: str, render_id: str, *, only_if_unused: bool) -> None:
         """Deletes one render, or if `render_id` is empty, the generation's file, renders and spool, or the clip.

@@ -15,9 +15,9 @@ from service_runtime.file_modes import PRIVATE, FileModes
 class LocalInventory(Inventory):
     """The list of the files, and what is known about them."""
 
-    def __init__(self, data_dir: Path, outputs: Library) -> None:
+    def __init__(self, data_dir: Path, outputs: Library, clips: Library) -> None:
         super().__init__(data_dir)
-        self._outputs = outputs
+        self._outputs, self._clips = outputs, clips
 
     def is_current(self, file: LibraryFile) -> bool:
         """Returns whether the file is still as it was when it was listed."""
@@ -32,6 +32,11 @@ class LocalInventory(Inventory):
         find = self._outputs.find
         return [file for file in files if file.kind is FileKind.RENDER and find(file.generation_id) is None]
 
+    def remove_remains(self) -> None:
+        """Removes the folders of days on which no file is left."""
+        self._outputs.remove_empty_folders()
+        self._clips.remove_empty_folders()
+
     def verify(self, generation_id: str, sha256: str, *, presence_only: bool) -> Iterator[VerificationResult]:
         """Yields the result for the generation's file, then for each of its renders."""
         return verify(self._outputs, generation_id, sha256, presence_only=presence_only)
@@ -39,5 +44,5 @@ class LocalInventory(Inventory):
 
 def local_libraries(data_dir: Path, modes: FileModes = PRIVATE) -> Libraries:
     """Returns the libraries in the folders of `data_dir`."""
-    outputs = Library(data_dir, modes=modes)
-    return Libraries(outputs, Library(data_dir, CLIPS, modes), LocalInventory(data_dir, outputs))
+    outputs, clips = Library(data_dir, modes=modes), Library(data_dir, CLIPS, modes)
+    return Libraries(outputs, clips, LocalInventory(data_dir, outputs, clips))

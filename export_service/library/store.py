@@ -232,7 +232,7 @@ class Library:
         with self._commit_lock:
             self.renders.delete(generation_id, render_id)
 
-    def remove_remains(self) -> None:
+    def remove_empty_folders(self) -> None:
         """Removes the folders of days, months and years that have become empty."""
         with self._commit_lock:
             for depth in DEPTHS:

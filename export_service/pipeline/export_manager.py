@@ -227,11 +227,6 @@ class ExportManager:
         with translate_disk_errors("deleting the samples"):
             await self._recordings.discard(generation_id)
 
-    def remove_remains(self) -> None:
-        """Removes what no longer belongs to any file. Blocks: call it in a thread."""
-        self.library.remove_remains()
-        self._clips.remove_remains()
-
     def _find_path(self, generation_id: str, render_id: str = "") -> Path | None:
         """Runs in a thread. Marks a render or clip as used, since the caller is about to read it."""
         if not render_id and (output := self.library.find(generation_id)) is not None:

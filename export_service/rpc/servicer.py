@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import aclosing, closing
+from contextlib import AsyncExitStack, aclosing, closing
 from typing import Any
 
 import grpc.aio
@@ -165,13 +165,16 @@ class ExportServicer(export_pb2_grpc.ExportServiceServicer):
         start_byte = converters.to_position(request.start_byte, "start_byte")
         byte_count = converters.to_position(request.byte_count, "byte_count")
         file_id = converters.to_generation_id(request.generation_id), converters.to_render_id(request.render_id)
-        with self._manager.locks.read_lock(*file_id):
-            with closing(await self._manager.open_file(*file_id, manifest=request.manifest)) as file:
-                response = export_pb2.DownloadResponse(file_name=file.name, file_size_bytes=file.size_bytes)
-                async with aclosing(Download(file, start_byte, byte_count).chunks()) as chunks:
-                    async for response.data in chunks:
-                        yield response
-                        response = export_pb2.DownloadResponse()
+        async with AsyncExitStack() as stack:
+            stack.enter_context(self._manager.locks.read_lock(*file_id))
+            file = await self._manager.open_file(*file_id, manifest=request.manifest)
+            stack.enter_context(closing(file))
+            response = export_pb2.DownloadResponse(file_name=file.name, file_size_bytes=file.size_bytes)
+            chunks = Download(file, start_byte, byte_count).chunks()
+            await stack.enter_async_context(aclosing(chunks))
+            async for response.data in chunks:
+                yield response
+                response = export_pb2.DownloadResponse()
 
     async def GetWaveform(
         self, request: export_pb2.GetWaveformRequest, context: Context
