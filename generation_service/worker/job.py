@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
 
 from dgx_music.error_status import read_error_details
-from dgx_music.export.v1 import export_pb2, export_pb2_grpc
+from dgx_music.export.v1 import export_pb2
 from dgx_music.storage.v1 import storage_pb2, storage_pb2_grpc
 from generation_service.config import GenerationSettings
 from generation_service.engine.request_handle import GenerationHandle
@@ -20,20 +20,26 @@ from generation_service.worker import converters
 from generation_service.worker.audio_upload import AudioUpload
 from generation_service.worker.backoff import Backoff
 from generation_service.worker.converters import Exported
-from generation_service.worker.export_stream import ExportStream
-from generation_service.worker.job_audio import start_job_audio
-from generation_service.worker.job_failure import (
+from generation_service.worker.export_calls import (
     DELETION_PATIENCE_SECONDS,
     INITIAL_DELAY_SECONDS,
     MAX_DELAY_SECONDS,
     TRANSIENT_CODES,
-    build_failure,
+    delete_audio,
+    discard_samples,
+    export_server,
+    resume_export,
 )
+from generation_service.worker.export_stream import ExportStream
+from generation_service.worker.job_audio import start_job_audio
+from generation_service.worker.job_failure import build_failure
 from generation_service.worker.lease import CALL_TIMEOUT_SECONDS, LEASE_LOST_CODES, Lease, LeaseLostReason
-from generation_service.worker.resumed_export import delete_samples, export_server, resume_export
 from service_runtime.failpoints import failpoint
 from service_runtime.observability.logging import get_logger
 from service_runtime.observability.tracing import Attributes, Tracer
+
+if TYPE_CHECKING:
+    from dgx_music.export.v1.export_pb2_grpc import ExportServiceAsyncStub as ExportStub
 
 log = get_logger(__name__)
 
@@ -55,7 +61,7 @@ class Job:
         self,
         engine: EnginePool,
         storage: storage_pb2_grpc.StorageServiceAsyncStub,
-        export: export_pb2_grpc.ExportServiceAsyncStub,
+        export: ExportStub,
         claim: storage_pb2.ClaimGenerationResponse,
         settings: GenerationSettings,
         model_names: Sequence[str] = (),
@@ -86,12 +92,8 @@ class Job:
     async def run(self) -> None:
         """Returns once storage knows the outcome, or once the lease is lost."""
         generation = self._generation
-        attributes: Attributes = {
-            "generation_id": generation.id,
-            "attempt": generation.attempt,
-            "model": generation.model_name,
-            "duration_seconds": generation.duration_seconds,
-        }
+        attributes: Attributes = {"generation_id": generation.id, "attempt": generation.attempt}
+        attributes |= {"model": generation.model_name, "duration_seconds": generation.duration_seconds}
         if self._trace_parent and generation.attempt == 1:
             waited_seconds = max(0.0, time.time() - generation.created_at.ToMicroseconds() / 1e6)
             TRACER.record("wait for worker", self._started_at - waited_seconds, self._started_at, self._trace_parent)
@@ -152,6 +154,10 @@ class Job:
         generation = self._generation
         if generation.attempt > 1:
             async with export_server(generation.export_address, self._export, self._settings) as export:
+                if generation.export_address and generation.attempt >= generation.max_attempts:
+                    # That server may be what failed. The last attempt does not depend on it.
+                    await discard_samples(generation.id, export)
+                    return await self._generate_and_export(self._export)
                 response = await self._resume_export(export)
                 if response is not None and response.HasField("file"):
                     return Exported(response.header, response.file)
@@ -159,9 +165,7 @@ class Job:
                     return await self._generate_and_export(export, response.suspended_frames)
         return await self._generate_and_export(self._export)
 
-    async def _resume_export(
-        self, export: export_pb2_grpc.ExportServiceAsyncStub
-    ) -> export_pb2.ResumeExportResponse | None:
+    async def _resume_export(self, export: ExportStub) -> export_pb2.ResumeExportResponse | None:
         self._has_sent_audio = True
         response = await resume_export(
             export,
@@ -173,9 +177,7 @@ class Job:
         self._has_sent_audio = response is not None and response.HasField("file")
         return response
 
-    async def _generate_and_export(
-        self, export: export_pb2_grpc.ExportServiceAsyncStub, kept_frames: int = 0
-    ) -> Exported:
+    async def _generate_and_export(self, export: ExportStub, kept_frames: int = 0) -> Exported:
         audio = await start_job_audio(
             self._generation,
             self._engine,
@@ -198,7 +200,6 @@ class Job:
 
     def _note_sent(self) -> None:
         self._has_sent_audio = True
-        self._lease.offer((), self.hand_back)
 
     async def _report_outcome(self, exported: Exported | BaseException, lost: LeaseLostReason | BaseException) -> str:
         """Reports the outcome to storage, unless the lease is lost. Returns it in words, for the log."""
@@ -296,4 +297,4 @@ class Job:
         """Deletes the file, and the samples of an export that did not make one."""
         address = self._lease.export_address or self._generation.export_address
         async with export_server(address, self._export, self._settings) as export:
-            await delete_samples([export, self._export], self._generation.id)
+            await delete_audio(self._generation.id, export, self._export)

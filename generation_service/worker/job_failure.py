@@ -18,13 +18,6 @@ from service_runtime.supervision import UnrecoverableError
 
 log = get_logger(__name__)
 
-TRANSIENT_CODES = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
-"""Status codes after which the same call is retried. A call that this process cancels raises CancelledError; CANCELLED
-comes from a server that stops."""
-INITIAL_DELAY_SECONDS, MAX_DELAY_SECONDS = 0.1, 2.0
-"""The delays between such retries."""
-DELETION_PATIENCE_SECONDS = 60.0
-"""For how long the deletion of a file that nobody needs is retried while export is away."""
 RETRYABLE_CODES = frozenset(
     {"ABORTED", "CANCELLED", "DATA_LOSS", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "UNAVAILABLE"}
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import grpc
@@ -14,19 +14,21 @@ from dgx_music.error_status import status_of
 from dgx_music.export.v1 import export_pb2, export_pb2_grpc
 from generation_service.worker.backoff import Backoff
 from generation_service.worker.export_stream import locate_server
-from generation_service.worker.job_failure import (
-    DELETION_PATIENCE_SECONDS,
-    INITIAL_DELAY_SECONDS,
-    MAX_DELAY_SECONDS,
-    RETRYABLE_EXPORT_CODES,
-    TRANSIENT_CODES,
-)
+from generation_service.worker.job_failure import RETRYABLE_EXPORT_CODES
 from generation_service.worker.lease import CALL_TIMEOUT_SECONDS
 from service_runtime.access.service_channel import connect_service
 from service_runtime.observability.logging import get_logger
 from service_runtime.settings import Settings
 
 log = get_logger(__name__)
+
+TRANSIENT_CODES = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
+"""Status codes after which the same call to storage or export is retried. A call that this process cancels raises
+CancelledError; CANCELLED comes from a server that stops."""
+INITIAL_DELAY_SECONDS, MAX_DELAY_SECONDS = 0.1, 2.0
+"""The delays between such retries."""
+DELETION_PATIENCE_SECONDS = 60.0
+"""For how long the deletion of a file that nobody needs is retried while export is away."""
 
 
 @asynccontextmanager
@@ -77,15 +79,18 @@ async def resume_export(
     return response
 
 
-async def delete_samples(servers: Sequence[export_pb2_grpc.ExportServiceAsyncStub], generation_id: str) -> None:
-    """Deletes the file, and the samples of an export that did not make one, by the first server, which has the samples,
-    unless that is gone."""
+async def delete_audio(
+    generation_id: str,
+    export: export_pb2_grpc.ExportServiceAsyncStub,
+    other_server: export_pb2_grpc.ExportServiceAsyncStub,
+) -> None:
+    """Deletes the file of a generation, and the samples that the server has. If it is away, tries the other in turn."""
     request = export_pb2.DeleteFileRequest(generation_id=generation_id)
     backoff = Backoff(INITIAL_DELAY_SECONDS, MAX_DELAY_SECONDS)
     gives_up_at = time.monotonic() + DELETION_PATIENCE_SECONDS
     while True:
         try:
-            await servers[0].DeleteFile(request, timeout=CALL_TIMEOUT_SECONDS)
+            await export.DeleteFile(request, timeout=CALL_TIMEOUT_SECONDS)
         except grpc.aio.AioRpcError as error:
             # Export may not have noticed yet that the call has been cancelled.
             is_busy = error.code() is grpc.StatusCode.FAILED_PRECONDITION
@@ -94,10 +99,19 @@ async def delete_samples(servers: Sequence[export_pb2_grpc.ExportServiceAsyncStu
                 continue
             if error.code() in TRANSIENT_CODES and time.monotonic() < gives_up_at:
                 log.info("deletion_delayed", code=error.code().name, error=error.details())
-                servers = servers[::-1]
+                export, other_server = other_server, export
                 await asyncio.sleep(backoff.next_delay())
                 continue
             if error.code() is not grpc.StatusCode.NOT_FOUND:
                 # An audio file without a database row stays in the library.
                 log.warning("orphaned_file_left", code=error.code().name, error=error.details())
         return
+
+
+async def discard_samples(generation_id: str, export: export_pb2_grpc.ExportServiceAsyncStub) -> None:
+    """Deletes the samples that the server has of an earlier attempt. If that fails, they expire there."""
+    request = export_pb2.DeleteFileRequest(generation_id=generation_id, only_samples=True)
+    try:
+        await export.DeleteFile(request, timeout=CALL_TIMEOUT_SECONDS)
+    except grpc.aio.AioRpcError as error:
+        log.warning("samples_left", code=error.code().name, error=error.details())
