@@ -36,7 +36,7 @@ from generation_service.worker.job_failure import build_failure
 from generation_service.worker.lease import CALL_TIMEOUT_SECONDS, LEASE_LOST_CODES, Lease, LeaseLostReason
 from service_runtime.failpoints import failpoint
 from service_runtime.observability.logging import get_logger
-from service_runtime.observability.tracing import Attributes, Tracer
+from service_runtime.observability.tracing import Tracer
 
 if TYPE_CHECKING:
     from dgx_music.export.v1.export_pb2_grpc import ExportServiceAsyncStub as ExportStub
@@ -92,7 +92,7 @@ class Job:
     async def run(self) -> None:
         """Returns once storage knows the outcome, or once the lease is lost."""
         generation = self._generation
-        attributes: Attributes = {"generation_id": generation.id, "attempt": generation.attempt}
+        attributes: dict[str, str | int | float] = {"generation_id": generation.id, "attempt": generation.attempt}
         attributes |= {"model": generation.model_name, "duration_seconds": generation.duration_seconds}
         if self._trace_parent and generation.attempt == 1:
             waited_seconds = max(0.0, time.time() - generation.created_at.ToMicroseconds() / 1e6)

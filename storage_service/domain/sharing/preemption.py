@@ -22,6 +22,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from storage_service.db.checkpoint_models import Checkpoint
+from storage_service.db.claim_statement import has_status, select_first_claimable
 from storage_service.db.clock import now, now_plus
 from storage_service.db.models import Generation
 from storage_service.domain import queue
@@ -51,7 +52,7 @@ def read_heads(session: Session, after_seconds: float) -> list[Head]:
     heads = []
     since = func.coalesce(Generation.not_before, Generation.created_at)
     for model_name in queue.list_models_with_pending(session):
-        first = queue.select_next_id(model_name).correlate(None).scalar_subquery()
+        first = select_first_claimable(Generation.id, model_name).correlate(None).scalar_subquery()
         columns = Generation.id, Generation.priority, Generation.ranked_at, since <= now_plus(-after_seconds)
         row = session.execute(select(*columns).where(Generation.id == first)).one_or_none()
         if row is not None and row.ranked_at is not None:
@@ -83,7 +84,7 @@ def is_lowest(session: Session, generation_id: str, preemptor: Head, model_names
         select(Generation.id)
         .outerjoin(Checkpoint, Checkpoint.generation_id == Generation.id)
         .where(
-            queue.has_status(GenerationStatus.PROCESSING),
+            has_status(GenerationStatus.PROCESSING),
             Generation.lease_expires_at > now(),
             Generation.model_name.in_(model_names),
             Generation.priority < preemptor.priority,
