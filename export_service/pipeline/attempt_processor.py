@@ -136,8 +136,10 @@ class AttemptProcessor:
     def keep_suspended(self, pcm_sha256: str) -> ReceivedAudio:
         """Has the samples so far kept for another attempt."""
         received = self._describe(pcm_sha256, is_complete=False)
+        failpoint("export.before_suspend")
         with translate_disk_errors("writing the spool"):
             self._recording.spool.describe(received)
+        failpoint("export.after_suspend")
         self._recording.received = received
         return received
 
