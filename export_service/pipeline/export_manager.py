@@ -104,25 +104,18 @@ class ExportManager:
     async def continue_session(
         self, attempt: AttemptSpec, spec: ExportSpec, frames: int
     ) -> AsyncIterator[ExportSession]:
-        """Opens an export that goes on with the `frames` of a suspended attempt. When the block ends, the export is
-        complete, or suspended, or these frames are still kept.
+        """Opens an export that goes on with the `frames` of a suspended attempt, which are kept until it is complete.
 
         Raises NotFound if there are not just these, and the same errors as `open_session`.
         """
-        previous = await self._recordings.find_received(attempt.generation_id, attempt.attempt)
-        received = previous.received
-        assert received is not None
-        found = received.frames, received.sample_rate_hz, received.channels, received.is_complete
-        if found != (frames, attempt.sample_rate_hz, attempt.channels, False):
-            raise received_audio_not_found(attempt.generation_id, "the samples kept are others")
-        recording = self._recordings.continue_suspended(previous, attempt)
+        recording = await self._recordings.continue_suspended(attempt, frames)
         async with self._close_after(ExportSession(recording, spec, self.library), recording) as session:
             await session.continue_suspended()
             self._notify_waiters(attempt.generation_id)
             yield session
 
     async def find_suspended(self, generation_id: str, attempt: int) -> ReceivedAudio | None:
-        """Returns the samples that the attempt can go on with; None if all are there. Raises NotFound if none are."""
+        """Returns the samples to go on with; None if all are there. Raises NotFound if none are."""
         received = (await self._recordings.find_received(generation_id, attempt)).received
         return None if received is None or received.is_complete else received
 

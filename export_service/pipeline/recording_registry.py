@@ -97,8 +97,17 @@ class RecordingRegistry:
             raise received_audio_not_found(generation_id, "no attempt was received completely, or it is no longer kept")
         return previous
 
-    def continue_suspended(self, previous: Recording, attempt: AttemptSpec) -> Recording:
-        """Returns the recording of a new attempt, which appends to the samples that `find_received` has returned."""
+    async def continue_suspended(self, attempt: AttemptSpec, frames: int) -> Recording:
+        """Returns the recording of a new attempt, which appends to the `frames` of a suspended one.
+
+        Raises NotFound if there are not just these, and the same errors as `register`.
+        """
+        previous = await self.find_received(attempt.generation_id, attempt.attempt)
+        received = previous.received
+        assert received is not None
+        found = received.frames, received.sample_rate_hz, received.channels, received.is_complete
+        if found != (frames, attempt.sample_rate_hz, attempt.channels, False):
+            raise received_audio_not_found(attempt.generation_id, "the samples kept are others")
         self._forget(previous)
         recording = self._recordings[attempt.generation_id] = previous.continue_as(attempt)
         return recording

@@ -25,12 +25,12 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, mapped_column, object_session
 
 from storage_service.db.access_models import Token as Token  # Registers these tables in Base.metadata.
-from storage_service.db.checkpoint_models import Checkpoint as Checkpoint  # Likewise.
 from storage_service.db.clock import UtcDateTime, now
 from storage_service.db.counts import GenerationCount as GenerationCount  # Likewise.
 from storage_service.db.declarative_base import Base as Base
 from storage_service.db.declarative_base import partial_index
-from storage_service.db.lineage_models import ParentLink as ParentLink  # Likewise.
+from storage_service.db.dependent_models import Checkpoint as Checkpoint  # Likewise.
+from storage_service.db.dependent_models import ParentLink as ParentLink
 from storage_service.db.types import PackedJson, UuidText
 from storage_service.events.changes import Change, record_change
 from storage_service.states import (

@@ -9,8 +9,8 @@ from sqlalchemy.orm import Session
 
 from dgx_music.errors import InvalidArgument
 from dgx_music.limits import MAX_CHECKPOINT_BYTES
-from storage_service.db.checkpoint_models import Checkpoint
 from storage_service.db.clock import now
+from storage_service.db.dependent_models import Checkpoint
 from storage_service.db.upsert import dialect_name, insert_into
 
 

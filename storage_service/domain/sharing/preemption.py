@@ -21,9 +21,9 @@ from datetime import datetime
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from storage_service.db.checkpoint_models import Checkpoint
 from storage_service.db.claim_statement import has_status, select_first_claimable
 from storage_service.db.clock import now, now_plus
+from storage_service.db.dependent_models import Checkpoint
 from storage_service.db.models import Generation
 from storage_service.domain import queue
 from storage_service.states import GenerationStage, GenerationStatus
