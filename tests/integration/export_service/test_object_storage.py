@@ -3,6 +3,8 @@
 import asyncio
 import hashlib
 import io
+import time
+import urllib.request
 from contextlib import AsyncExitStack
 
 import numpy as np
@@ -196,6 +198,30 @@ async def test_lists_and_counts(services):
     assert np.array_equal(await a.read_audio(clip.clip_id), SAMPLES)
     await b.clear()
     assert await list_files(a) == []
+
+
+async def test_a_url_for_a_download(services):
+    a, b = services
+    generation_id = new_id()
+    exported = await a.export(generation_id, SAMPLES)
+    rendered = await render(a, generation_id)
+    for render_id, file in (("", exported), (rendered.render_id, rendered.file)):
+        request = export_pb2.GetDownloadUrlRequest(generation_id=generation_id, render_id=render_id)
+        response = await b.stub.GetDownloadUrl(request)
+        with await asyncio.to_thread(urllib.request.urlopen, response.url) as answer:
+            data = answer.read()
+        assert hashlib.sha256(data).hexdigest() == file.file_sha256
+        assert len(data) == response.file_size_bytes
+        assert 3500 < response.expires_at.seconds - time.time() <= 3601
+        assert response.file_name.partition(".")[0] == render_id or generation_id
+    async with raises_rpc_error("NOT_FOUND"):
+        await b.stub.GetDownloadUrl(export_pb2.GetDownloadUrlRequest(generation_id=new_id()))
+
+
+async def test_a_folder_has_no_urls(tmp_path):
+    async with run_export_service(tmp_path) as client:
+        async with raises_rpc_error("FAILED_PRECONDITION", "NO_OBJECT_STORAGE", match="dgx-music download"):
+            await client.stub.GetDownloadUrl(export_pb2.GetDownloadUrlRequest(generation_id=new_id()))
 
 
 async def test_cleanup_finds_remains(services, store, monkeypatch):
