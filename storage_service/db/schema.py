@@ -11,14 +11,19 @@ starts without it.
 from __future__ import annotations
 
 import logging
+import random
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from sqlalchemy import URL, Connection, inspect, text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from dgx_music.errors import FailedPrecondition
 from storage_service.db.database import Database
+from storage_service.db.error_translation import Deadlock, locked
 from storage_service.db.models import Base
 
 REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0011")
@@ -28,6 +33,11 @@ _VERSION_TABLE = "alembic_version"
 
 MIN_COMPATIBLE_COLUMN = "min_compatible"
 """The column beside Alembic's revision. Alembic leaves it alone; `migrations/env.py` writes it."""
+
+_LOCK_TABLES_SECONDS = 60.0
+_LOCK_ATTEMPT_MS = 300
+"""Less than Postgres's deadlock_timeout, after which it would abort the migration or a writer."""
+_LOCK_PAUSE_SECONDS = 0.2
 
 _MIGRATION_LOCK = 0x6467_786D  # "dgxm": the advisory lock of migrations on Postgres
 
@@ -92,8 +102,16 @@ def ensure(database: Database) -> None:
 
 def upgrade_database(database: Database, revision: str = REVISIONS[-1]) -> None:
     """Does what `upgrade` does, on an open database. A schema that is newer but compatible stays as it is."""
+    try:
+        _upgrade_once(database, revision, "EXCLUSIVE")
+    except Deadlock:
+        # With a transaction that had read a table before the lock, and waits to write to it. Now nobody reads either.
+        _upgrade_once(database, revision, "ACCESS EXCLUSIVE")
+
+
+def _upgrade_once(database: Database, revision: str, lock_mode: str) -> None:
     with database.connect_for_writing() as connection:
-        _lock(connection)
+        _lock(connection, lock_mode)
         version = _version_of(connection)
         if version is not None and version.is_newer_and_compatible:
             return
@@ -186,19 +204,34 @@ def _newer(version: SchemaVersion) -> FailedPrecondition:
     )
 
 
-def _lock(connection: Connection) -> None:
-    """Blocks other migrations and all writes until the transaction ends. On SQLite, BEGIN IMMEDIATE has done so."""
+def _lock(connection: Connection, lock_mode: str = "ACCESS EXCLUSIVE") -> None:
+    """Blocks other migrations and all writes until the transaction ends. On SQLite, BEGIN IMMEDIATE has done so.
+
+    With `lock_mode` ACCESS EXCLUSIVE also all reads, which otherwise go on until the first step that alters a table.
+    """
     if connection.dialect.name != "postgresql":
         return
     # Another migration may take minutes, whereas writers that do not get out of the way in time are an error.
     timeout = connection.scalar(text("SHOW lock_timeout"))
     connection.execute(text("SET LOCAL lock_timeout = 0"))
     connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
+    # Writers are locked out before the first step because a deadlock with one could abort the migration.
+    tables = sorted(set(inspect(connection).get_table_names()) & set(Base.metadata.tables))
+    give_up_at = time.monotonic() + _LOCK_TABLES_SECONDS
+    while tables and not _try_lock(connection, f"LOCK TABLE {', '.join(tables)} IN {lock_mode} MODE"):
+        if time.monotonic() > give_up_at:
+            raise locked()
+        time.sleep(random.uniform(0.5, 1.5) * _LOCK_PAUSE_SECONDS)
     connection.execute(text("SELECT set_config('lock_timeout', :timeout, true)"), {"timeout": timeout})
-    # Writers are locked out before the first step because a deadlock with one could abort the migration. Reads continue
-    # until the first step that alters a table.
-    if own_tables := sorted(set(inspect(connection).get_table_names()) & set(Base.metadata.tables)):
-        connection.execute(text(f"LOCK TABLE {', '.join(own_tables)} IN EXCLUSIVE MODE"))
+
+
+def _try_lock(connection: Connection, statement: str) -> bool:
+    """Locks all tables or none. Gives way quickly: writers take them in another order, and wait while this waits."""
+    with suppress(OperationalError), connection.begin_nested():
+        connection.execute(text(f"SET LOCAL lock_timeout = {_LOCK_ATTEMPT_MS}"))
+        connection.execute(text(statement))
+        return True
+    return False
 
 
 def _run_migrations(connection: Connection, direction: Literal["upgrade", "downgrade"], revision: str) -> None:
