@@ -31,6 +31,9 @@ class StorageSettings(Settings):
     """The number of generations that may be pending or processing at a time, of all clients together."""
     max_pending_per_client: int = Field(default=5_000, ge=1)
     """The number that may be pending or processing of one client, unless its token allows fewer."""
+    preempt_after_seconds: float = Field(default=10.0, ge=0)
+    """After how long the first generation in the queue takes the place of a running one of lower priority, which is
+    handed back and later goes on from where it was. 0: never. If all priorities are equal, none is handed back."""
 
     def resolved_database_url(self) -> str | URL:
         """Returns the database URL, or the default if none is set."""

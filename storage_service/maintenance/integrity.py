@@ -17,8 +17,8 @@ from dgx_music.limits import MAX_RATING
 from storage_service.db import schema
 from storage_service.db.counts import find_count_mismatches
 from storage_service.db.database import Database
+from storage_service.db.dependent_models import ParentLink
 from storage_service.db.error_translation import DamagedDatabase, ReplacedDatabase
-from storage_service.db.lineage_models import ParentLink
 from storage_service.db.models import Generation, Prompt
 from storage_service.domain import lineage, prompts
 from storage_service.maintenance.row_ranges import iter_row_ranges
