@@ -25,6 +25,10 @@ from dgx_music.errors import NotFound, Unavailable
 
 SERVING, NOT_SERVING = HealthCheckResponse.SERVING, HealthCheckResponse.NOT_SERVING
 
+LIVENESS = "liveness"
+"""The name under which Kubernetes's liveness probes ask: SERVING as long as the event loop answers, also while the
+services start, lack something or drain, none of which a restart would mend."""
+
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -32,7 +36,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
     """The states of the services of a server; "" stands for the server. Belongs to one event loop."""
 
     def __init__(self) -> None:
-        self._states: dict[str, int] = {"": NOT_SERVING}
+        self._states: dict[str, int] = {"": NOT_SERVING, LIVENESS: SERVING}
         self._watchers: set[asyncio.Event] = set()
         self._is_shut_down = False
 
@@ -45,7 +49,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
     def shut_down(self) -> None:
         """Makes all services NOT_SERVING for good, and ends the watches once they have said so."""
         self._is_shut_down = True
-        self._states = dict.fromkeys(self._states, NOT_SERVING)
+        self._states = dict.fromkeys(self._states, NOT_SERVING) | {LIVENESS: SERVING}
         self._notify()
 
     def _notify(self) -> None:
