@@ -1,5 +1,6 @@
-"""The manifests of deploy/kubernetes, as `kubectl kustomize` builds them, and their pods as plain processes: each with its
-own loopback address for an IP, a folder for each volume, and nothing in its environment but what the manifest says."""
+"""The manifests of deploy/kubernetes, as `kubectl kustomize` builds them, and their pods as plain processes: each with
+its own loopback address for an IP, a folder for each volume, and nothing in its environment but what the manifest
+says."""
 
 from __future__ import annotations
 
@@ -32,18 +33,13 @@ INHERITED = re.compile(r"PYTHON|COV|OMP_|LD_|TMPDIR$")
 
 
 @functools.cache
-def build_text(overlay: str) -> str:
-    """What `kubectl kustomize` prints for an overlay."""
+def build(overlay: str) -> list[dict[str, Any]]:
+    """The objects of an overlay, which are not to be changed."""
     kubectl = Path(sys.executable).with_name("kubectl")
     command = [kubectl, "kustomize", FOLDER / "overlays" / overlay]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def build(overlay: str) -> list[dict[str, Any]]:
-    """The objects of an overlay."""
-    return list(yaml.safe_load_all(build_text(overlay)))
+    return list(yaml.load_all(done.stdout, yaml.CSafeLoader))
 
 
 def of_kind(objects: list[dict[str, Any]], *kinds: str) -> dict[str, dict[str, Any]]:
@@ -92,7 +88,7 @@ class Pod:
         return container
 
     async def check(self, probe: str) -> str:
-        """Makes the call of a probe of the container, as the kubelet does: without TLS and tokens. Returns the state."""
+        """Makes the call of a probe as the kubelet does, without TLS and tokens. Returns the state."""
         called = self.container[probe]["grpc"]
         async with connect(f"{self.ip}:{called['port']}") as channel:
             health: Any = health_pb2_grpc.HealthStub(channel)
