@@ -156,6 +156,9 @@ async def test_services_and_workers(tmp_path: Path) -> None:
         assert not again & workers
         assert await worker.end(signal.SIGUSR1) == 0
         assert slurm.requests()[1:] == ["requeue 77_3"]
+        # A worker that can't serve has failed, with its own status.
+        worker = await slurm.submit("workers.sbatch", **task, DGX_MUSIC_DEVICES="nonsense")
+        assert await worker.process.wait() == 2
         # scancel: what is cancelled is not queued again.
         assert await services.end(signal.SIGTERM) == 0
         assert len(slurm.requests()) == 2
