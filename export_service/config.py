@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from dgx_music.address import check_tcp_address
 from dgx_music.limits import MAX_DURATION_SECONDS, MIN_CEILING_DBTP, MIN_DURATION_SECONDS, MIN_TARGET_LUFS
-from service_runtime.settings import Settings
+from service_runtime.settings import DEFAULT_PORTS, Settings
 
 
 class ExportSettings(Settings):
     """The settings that all services share, and those for mastering, spooling, clips and signing."""
 
+    export_advertised_address: str | None = None
+    """Where gateways and workers reach this one of several export servers, `host:port`: it alone has the audio that it
+    is receiving. With TLS, its certificate must be for that host. Unset if there is only one export server."""
     target_lufs: float = Field(default=-16.0, ge=MIN_TARGET_LUFS, le=0)
     """Integrated loudness to which files are normalized."""
     ceiling_dbtp: float = Field(default=-1.0, ge=MIN_CEILING_DBTP, le=0)
@@ -34,3 +38,8 @@ class ExportSettings(Settings):
     ones, without the root. Needs the extra `c2pa`."""
     c2pa_private_key: Path | None = None
     """Private key of the certificate, PEM without a password: ECDSA, RSA or Ed25519."""
+
+    @field_validator("export_advertised_address")
+    @classmethod
+    def _check_advertised_address(cls, address: str | None) -> str | None:
+        return address and check_tcp_address(address, DEFAULT_PORTS["export_address"])

@@ -45,6 +45,7 @@ class ExportServer:
             LoudnessTarget(settings.target_lufs, settings.ceiling_dbtp),
             generator=f"dgx-music {version('dgx-music')}",
             signer=self._signer,
+            advertised_address=settings.export_advertised_address,
         )
         self._warm_up_task: asyncio.Task[None] | None = None
 

@@ -9,6 +9,7 @@ from typing import Any
 import grpc.aio
 from structlog.contextvars import bind_contextvars
 
+from dgx_music.address import EXPORT_ADDRESS_KEY
 from dgx_music.export.v1 import export_pb2, export_pb2_grpc
 from dgx_music.pcm import PcmWriter
 from export_service.dsp.normalization import LoudnessTarget
@@ -53,9 +54,11 @@ class ExportServicer(export_pb2_grpc.ExportServiceServicer):
         target: LoudnessTarget,
         generator: str,
         signer: Signer | None,
+        advertised_address: str | None = None,
     ) -> None:
         self._manager, self._renderer, self._editor, self._cleanup = manager, renderer, editor, Cleanup(manager)
         self._target, self._generator, self._signer = target, generator, signer
+        self._advertised_address = advertised_address
 
     async def Export(
         self, request_iterator: AsyncIterator[export_pb2.ExportRequest], context: Context
@@ -65,6 +68,7 @@ class ExportServicer(export_pb2_grpc.ExportServiceServicer):
         attempt, spec = converters.to_attempt_spec(header.audio, "header.audio"), self._to_spec(header)
         bind_contextvars(generation_id=attempt.generation_id, attempt=attempt.attempt)
         async with self._manager.open_session(attempt, spec) as session:
+            await self._tell_address(context)
             result = await session.run_until_aborted(_receive(upload, session))
         return self._from_result(result)
 
@@ -81,8 +85,14 @@ class ExportServicer(export_pb2_grpc.ExportServiceServicer):
 
         bind_contextvars(attempt=attempt)
         async with self._manager.resume_session(generation_id, attempt, build_spec) as session:
+            await self._tell_address(context)
             result = await session.run_until_aborted(session.resume())
         return export_pb2.ResumeExportResponse(file=self._from_result(result), header=header)
+
+    async def _tell_address(self, context: Context) -> None:
+        """Tells the caller where listeners find the samples, once they can."""
+        if self._advertised_address is not None:
+            await context.send_initial_metadata(((EXPORT_ADDRESS_KEY, self._advertised_address),))
 
     def _to_spec(self, header: export_pb2.ExportHeader) -> ExportSpec:
         return export_converters.to_export_spec(header, self._target, self._generator, self._signer)

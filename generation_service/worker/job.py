@@ -20,10 +20,19 @@ from generation_service.processes.engine_pool import EnginePool
 from generation_service.worker import converters
 from generation_service.worker.backoff import Backoff
 from generation_service.worker.converters import Exported
+from generation_service.worker.export_calls import (
+    DELETION_PATIENCE_SECONDS,
+    INITIAL_DELAY_SECONDS,
+    MAX_DELAY_SECONDS,
+    TRANSIENT_CODES,
+    delete_audio,
+    export_server,
+    resume_export,
+)
 from generation_service.worker.export_header import build_export_header
 from generation_service.worker.export_stream import ExportStream
 from generation_service.worker.job_audio import JobAudio, start_job_audio
-from generation_service.worker.job_failure import RETRYABLE_EXPORT_CODES, build_failure
+from generation_service.worker.job_failure import build_failure
 from generation_service.worker.lease import CALL_TIMEOUT_SECONDS, LEASE_LOST_CODES, Lease, LeaseLostReason
 from service_runtime.failpoints import failpoint
 from service_runtime.observability.logging import get_logger
@@ -33,13 +42,6 @@ log = get_logger(__name__)
 
 TRACER = Tracer("generation")
 
-TRANSIENT_CODES = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
-"""A call that this process cancels raises CancelledError; CANCELLED comes from a server that stops."""
-"""Status codes after which the same call to storage is retried."""
-INITIAL_DELAY_SECONDS, MAX_DELAY_SECONDS = 0.1, 2.0
-"""The delays between such retries."""
-DELETION_PATIENCE_SECONDS = 60.0
-"""For how long the deletion of a file that nobody needs is retried while export is away."""
 MIN_CALL_TIMEOUT_SECONDS = 0.1
 """The timeout of a call that starts when the lease has almost expired."""
 
@@ -62,7 +64,7 @@ class Job:
         self._storage = storage
         self._export = export
         self._generation = claim.generation
-        self._export_timeout_seconds = settings.job_seconds
+        self._settings = settings
         self._started_at = time.monotonic()
         self._lease = Lease(
             storage,
@@ -141,28 +143,29 @@ class Job:
 
     async def _resume_export(self) -> Exported | None:
         """Has export make the file from the audio of an earlier attempt. Returns None if it does not have all of it."""
-        request = export_pb2.ResumeExportRequest(generation_id=self._generation.id, attempt=self._generation.attempt)
+        generation = self._generation
+        if generation.export_address and generation.attempt >= generation.max_attempts:
+            return None  # That server may be what failed. The last attempt does not depend on it.
         self._has_sent_audio = True
-        try:
-            response = await self._export.ResumeExport(request, timeout=self._export_timeout_seconds)
-        except grpc.aio.AioRpcError as error:
-            if error.code().name in RETRYABLE_EXPORT_CODES:
-                raise
-            self._has_sent_audio = False
-            if error.code() is not grpc.StatusCode.NOT_FOUND:
-                log.warning("resume_failed", code=error.code().name, error=error.details())
-            return None
-        log.info("export_resumed", frames=response.file.frames)
-        return Exported(response.header, response.file)
+        async with export_server(generation.export_address, self._export, self._settings) as export:
+            response = await resume_export(
+                export,
+                export_pb2.ResumeExportRequest(generation_id=generation.id, attempt=generation.attempt),
+                self._settings.job_seconds,
+                on_address=self._lease.set_export_address,
+                may_be_gone=bool(generation.export_address),
+            )
+        self._has_sent_audio = response is not None
+        return None if response is None else Exported(response.header, response.file)
 
     async def _generate_and_export(self) -> Exported:
         audio = await start_job_audio(
-            self._generation, self._engine, self._export, source_timeout_seconds=self._export_timeout_seconds
+            self._generation, self._engine, self._export, source_timeout_seconds=self._settings.job_seconds
         )
         self._handle = handle = audio.handle
         try:
             await handle.wait_until_started()
-            stream = ExportStream(self._export, self._export_timeout_seconds)
+            stream = ExportStream(self._export, self._settings.job_seconds, self._lease.set_export_address)
             try:
                 return await self._send_audio(audio, stream)
             finally:
@@ -184,6 +187,8 @@ class Job:
 
     async def _report_outcome(self, exported: Exported | BaseException, lost: LeaseLostReason | BaseException) -> str:
         """Reports the outcome to storage, unless the lease is lost. Returns it in words, for the log."""
+        if not isinstance(lost, LeaseLostReason):
+            await self._lease.report_export_address(*self._current_progress())
         if isinstance(exported, Exported):
             return await self._complete(exported)
         if isinstance(lost, LeaseLostReason):
@@ -269,23 +274,6 @@ class Job:
 
     async def _delete_file(self) -> None:
         """Deletes the file, and the samples of an export that did not make one."""
-        request = export_pb2.DeleteFileRequest(generation_id=self._generation.id)
-        backoff = Backoff(INITIAL_DELAY_SECONDS, MAX_DELAY_SECONDS)
-        gives_up_at = time.monotonic() + DELETION_PATIENCE_SECONDS
-        while True:
-            try:
-                await self._export.DeleteFile(request, timeout=CALL_TIMEOUT_SECONDS)
-            except grpc.aio.AioRpcError as error:
-                # Export may not have noticed yet that the call has been cancelled.
-                is_busy = error.code() is grpc.StatusCode.FAILED_PRECONDITION
-                if is_busy and backoff.next_seconds < MAX_DELAY_SECONDS:
-                    await asyncio.sleep(backoff.next_delay())
-                    continue
-                if error.code() in TRANSIENT_CODES and time.monotonic() < gives_up_at:
-                    log.info("deletion_delayed", code=error.code().name, error=error.details())
-                    await asyncio.sleep(backoff.next_delay())
-                    continue
-                if error.code() is not grpc.StatusCode.NOT_FOUND:
-                    # An audio file without a database row stays in the library.
-                    log.warning("orphaned_file_left", code=error.code().name, error=error.details())
-            return
+        address = self._lease.export_address or self._generation.export_address
+        async with export_server(address, self._export, self._settings) as export:
+            await delete_audio(self._generation.id, export, self._export)

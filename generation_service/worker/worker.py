@@ -19,7 +19,8 @@ from generation_service.config import GenerationSettings
 from generation_service.engine.failures import format_error
 from generation_service.processes.engine_pool import EnginePool
 from generation_service.worker.backoff import Backoff
-from generation_service.worker.job import TRANSIENT_CODES, Job
+from generation_service.worker.export_calls import TRANSIENT_CODES
+from generation_service.worker.job import Job
 from generation_service.worker.lease import CALL_TIMEOUT_SECONDS
 from service_runtime.failpoints import failpoint
 from service_runtime.observability.logging import get_logger

@@ -11,7 +11,7 @@ from pathlib import Path
 import grpc
 import grpc.aio
 
-from dgx_music.address import LIST_PREFIXES, UNIX_PREFIX, UnixAddress, parse_address
+from dgx_music.address import UNIX_PREFIX, UnixAddress, names_several, parse_address
 from dgx_music.errors import FailedPrecondition
 from service_runtime.file_modes import private_umask
 from service_runtime.settings import Settings
@@ -32,7 +32,7 @@ def is_local(address: str) -> bool:
 def require_address(address: str, variable: str = "DGX_MUSIC_LISTEN") -> None:
     """Raises FailedPrecondition if the address is not one that a server can listen on. `variable` is the setting that
     has it, or that takes precedence."""
-    if address.startswith(LIST_PREFIXES):
+    if names_several(address):
         raise _cannot_listen(address, f"it names servers to connect to; set {variable} to HOST:PORT")
     try:
         parse_address(address)

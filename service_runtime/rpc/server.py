@@ -148,7 +148,7 @@ def _build_server(
     interceptors: Sequence[grpc.aio.ServerInterceptor],
 ) -> grpc.aio.Server:
     max_streams = max_calls_of_connection(settings, [service.full_name for service in services])
-    server = build_server(interceptors, [*SERVER_OPTIONS, *build_transport_options(settings, max_streams)])
+    server = build_server(interceptors, [*SERVER_OPTIONS, *build_transport_options(settings, address, max_streams)])
     for service in services:
         service.add_to(server)
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)

@@ -122,6 +122,8 @@ class Generation(Base):
     worker_id: Mapped[str | None] = mapped_column(Text)
     stage: Mapped[str | None] = mapped_column(Text)
     progress: Mapped[float] = mapped_column(default=0.0)
+    export_address: Mapped[str | None] = mapped_column(Text)
+    """Where the export server is that has the samples of the last attempt. Another attempt begins there."""
     rating: Mapped[int | None] = mapped_column(SmallInteger)
     """The user's rating, 1 to 5."""
     client: Mapped[str] = mapped_column(Text, default="", server_default=text("''"))

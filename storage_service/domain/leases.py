@@ -30,6 +30,7 @@ from storage_service.domain.request_validation import (
     check_metadata,
     check_model_names,
     check_name,
+    check_server_address,
 )
 from storage_service.events.changes import Change, record_change
 from storage_service.states import (
@@ -111,8 +112,10 @@ def renew(
     lease_seconds: float,
     stage: GenerationStage | None,
     progress: float,
+    export_address: str = "",
 ) -> datetime | None:
-    """Extends the lease and records stage and progress; a `stage` of None keeps the previous one.
+    """Extends the lease and records stage and progress; a `stage` of None keeps the previous one. So does an empty
+    `export_address`, which is where the audio of this attempt is received.
 
     Returns when the lease expires, or None if the generation was cancelled and the worker has to stop.
     """
@@ -122,6 +125,8 @@ def renew(
     values = {"lease_expires_at": now_plus(lease_seconds), "progress": progress}
     if stage is not None:
         values["stage"] = stage.value
+    if export_address:
+        values["export_address"] = check_server_address("export_address", export_address)
     renewed = transition(session, is_leased, due_seconds=lease_seconds, **values)
     if renewed is not None:
         return renewed.lease_expires_at

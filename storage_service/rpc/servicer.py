@@ -111,7 +111,15 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
     ) -> storage_pb2.RenewLeaseResponse:
         stage = converters.stage_from_proto(request)
         expires_at = await self._store.write(
-            lambda s: leases.renew(s, request.id, request.lease_token, request.lease_seconds, stage, request.progress)
+            lambda s: leases.renew(
+                s,
+                request.id,
+                request.lease_token,
+                request.lease_seconds,
+                stage,
+                request.progress,
+                request.export_address,
+            )
         )
         return storage_pb2.RenewLeaseResponse(
             cancelled=expires_at is None, lease_expires_at=converters.timestamp_to_proto(expires_at)

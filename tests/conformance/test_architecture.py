@@ -55,7 +55,7 @@ ONLY_IN = {
 
 WIRE = ("grpc", "google", "grpc_status", "grpc_health", "dgx_music")
 """What the domain of a service knows nothing of."""
-NOT_THE_WIRE = ("dgx_music.errors", "dgx_music.limits")
+NOT_THE_WIRE = ("dgx_music.address", "dgx_music.errors", "dgx_music.limits")
 """What of `dgx_music` carries no gRPC."""
 
 AT_THE_WIRE = {

@@ -78,7 +78,7 @@ def test_downgrade_to_0001_and_upgrade_keep_rows(
             "metadata": row["metadata"],
             "sampling": None,
             "continuation": None,
-            **dict.fromkeys(("conditioning", "edit", "loop", "variation_of")),
+            **dict.fromkeys(("conditioning", "edit", "loop", "variation_of", "export_address")),
             "output": None,
             "rating": None,
             "client": "",

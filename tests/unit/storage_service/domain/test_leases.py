@@ -75,6 +75,16 @@ def test_renew_records_stage_and_extends_lease(database: Database, row_in: Row) 
     assert (after["stage"], after["progress"]) == ("generating", 0.5)
 
 
+def test_renew_records_the_export_server_until_another_is_named(database: Database, row_in: Row) -> None:
+    row = row_in(PROCESSING)
+    with database.write() as session:
+        leases.renew(session, row.id, TOKEN, 600.0, None, 0.1, "export-1:50053")
+        leases.renew(session, row.id, TOKEN, 600.0, None, 0.2)
+        leases.fail(session, row.id, TOKEN, "lost", retryable=True)
+    # The next attempt begins there.
+    assert columns(database, row.id)["export_address"] == "export-1:50053"
+
+
 def test_complete_merges_metadata_and_is_idempotent(database: Database, row_in: Row) -> None:
     row = row_in(
         PROCESSING, metadata_={"bpm": 80, "mood": "calm"}, error_message="the attempt before", stage="exporting"
@@ -231,6 +241,9 @@ def test_concurrent_claims_have_one_winner(url: str, database: Database, row_in:
         ("progress", lambda s: leases.renew(s, UNKNOWN, TOKEN, 30, None, 1.01)),
         ("progress", lambda s: leases.renew(s, UNKNOWN, TOKEN, 30, None, float("nan"))),
         ("lease_token", lambda s: leases.renew(s, UNKNOWN, "", 30, None, 0.0)),
+        ("export_address", lambda s: leases.renew(s, UNKNOWN, TOKEN, 30, None, 0.0, "unix:/tmp/a.sock")),
+        ("export_address", lambda s: leases.renew(s, UNKNOWN, TOKEN, 30, None, 0.0, "dns:///export:50053")),
+        ("export_address", lambda s: leases.renew(s, UNKNOWN, TOKEN, 30, None, 0.0, "export-1")),
         ("lease_token", lambda s: leases.renew(s, UNKNOWN, "\0", 30, None, 0.0)),
         ("error_message", lambda s: leases.fail(s, UNKNOWN, TOKEN, " ", retryable=True)),
         (
