@@ -84,19 +84,12 @@ test-coverage: ## Run the tests and show the lines of the packages that they do 
 
 ##@ Dependencies
 
-# Of the image with torch.
-GENERATION_EXTRAS := --extra diffusion --extra musicgen --extra otel --extra tls
-
-.PHONY: requirements requirements-torch audit sbom
-requirements requirements-torch audit sbom: $(AUDIT_VENV)/.installed
+.PHONY: requirements audit sbom
+requirements audit sbom: $(AUDIT_VENV)/.installed
 requirements: ## Pin what the images contain, with hashes, in deploy/requirements
 	@$(PIN) --extra otel --extra postgres --extra s3 --extra tls pyproject.toml --output-file deploy/requirements/services.txt
-	@$(PIN) $(GENERATION_EXTRAS) pyproject.toml --output-file deploy/requirements/generation.txt
+	@$(PIN) --extra diffusion --extra musicgen --extra otel --extra tls pyproject.toml --output-file deploy/requirements/generation.txt
 	@$(PIN) deploy/requirements/build.in --output-file deploy/requirements/build.txt
-requirements-torch: ## Pin torch of another index: TORCH_INDEX=https://download.pytorch.org/whl/cu130
-	@: $${TORCH_INDEX:?set it to the address of an index, such as https://download.pytorch.org/whl/cu130}
-	@$(PIN) $(GENERATION_EXTRAS) --index "$(TORCH_INDEX)" --emit-index-url pyproject.toml \
-		--output-file deploy/requirements/generation-torch.txt
 audit: ## Look for known vulnerabilities in what the images contain (asks PyPI)
 	@for name in build services generation; do \
 		$(AUDIT_VENV)/bin/pip-audit --strict --disable-pip --require-hashes --requirement deploy/requirements/$$name.txt || exit 1; done
