@@ -27,12 +27,12 @@ from service_runtime.rpc.health.health_servicer import LIVENESS
 from service_runtime.settings import Settings
 from storage_service.config import StorageSettings
 from storage_service.domain import queue_metrics
+from tests.support.dockerfile import image_environment
 from tests.support.kubernetes_manifests import (
     FOLDER,
     OVERLAYS,
     ROOT,
     build,
-    image_environment,
     matches,
     of_kind,
     pod_specs,

@@ -8,7 +8,6 @@ import asyncio
 import functools
 import os
 import re
-import shlex
 import subprocess
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
@@ -22,6 +21,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from dgx_music.channel import connect
 from tests.support.command_line import DGX_MUSIC
+from tests.support.dockerfile import image_environment
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy/kubernetes"
@@ -249,11 +249,3 @@ class Cluster:
 def expand(value: str, variables: Mapping[str, str]) -> str:
     """Replaces $(NAME), as the kubelet does."""
     return re.sub(r"\$\(([A-Z_]+)\)", lambda found: variables.get(found[1], found[0]), value)
-
-
-def image_environment() -> dict[str, str]:
-    """The variables that the images set."""
-    lines = (ROOT / "deploy/Dockerfile").read_text().splitlines()
-    settings = [word for line in lines if line.startswith("ENV ") for word in shlex.split(line)[1:]]
-    found = dict(setting.split("=", 1) for setting in settings)
-    return {name: value for name, value in found.items() if name.startswith(("DGX_MUSIC_", "HF_"))}
