@@ -18,11 +18,13 @@ BASE ?= HEAD
 # Processes that tests run in; each starts a Postgres of its own.
 JOBS ?= 2
 PYTEST := python -m pytest --numprocesses $(JOBS) --dist loadfile
-# What `make test-soak` draws its faults from, and how many jobs and faults it has.
+# What `make test-soak` and `make test-hosts` draw their faults from, and how many jobs and faults they have.
 SEED ?= 1
 SOAK_JOBS ?= 500
 SOAK_FAULTS ?= 100
 SOAK_DATABASE ?= sqlite
+HOST_JOBS ?= 1000
+HOST_FAULTS ?= 150
 # The data directory of `make demo` and `make run`.
 DATA_DIR ?= $(CURDIR)/data
 PROMPT ?= lo-fi hip hop with a warm piano at 84 BPM in A minor
@@ -66,8 +68,8 @@ db-reset: ## Delete all rows (asks first)
 
 ##@ Test
 
-.PHONY: test test-unit test-integration test-faults test-soak test-coverage
-test test-unit test-integration test-faults test-soak test-coverage: develop
+.PHONY: test test-unit test-integration test-faults test-soak test-hosts test-coverage
+test test-unit test-integration test-faults test-soak test-hosts test-coverage: develop
 test: ## Set everything up and run the tests
 	@$(PYTEST)
 test-unit: ## Run the tests that start no server
@@ -76,6 +78,8 @@ test-integration: ## Run the tests that start servers and commands
 	@$(PYTEST) tests/integration
 test-faults: ## Run all tests of faults, also the slow ones, which `test` leaves out: 7 minutes
 	@$(PYTEST) -m '' tests/faults tests/stateful tests/fuzz tests/soak tests/releases
+test-hosts: ## Run 1,000 jobs on many servers, Postgres and S3, of which any may be killed: SEED=1 HOST_JOBS=1000 HOST_FAULTS=150
+	@python -m tests.soak --hosts --seed $(SEED) --jobs $(HOST_JOBS) --faults $(HOST_FAULTS)
 test-soak: ## Run jobs through random faults, 10 minutes: SEED=1 SOAK_JOBS=500 SOAK_FAULTS=100 SOAK_DATABASE=sqlite
 	@python -m tests.soak --seed $(SEED) --jobs $(SOAK_JOBS) --faults $(SOAK_FAULTS) --database $(SOAK_DATABASE)
 test-coverage: ## Run the tests and show the lines of the packages that they do not cover

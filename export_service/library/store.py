@@ -24,12 +24,15 @@ from export_service.library.filesystem import (
     fsync_folder,
     make_folder,
     make_private_folder,
+    mark_used,
     remove_if_empty,
     translate_disk_errors,
     widen_folders,
 )
-from export_service.library.manifests import manifest_path, move_staged, seal_staged
+from export_service.library.manifests import find_manifest, manifest_path, move_staged, seal_staged
+from export_service.library.mastered_file import MasteredFile
 from export_service.library.regular_files import (
+    file_id,
     is_regular_file,
     iter_day_folders,
     remove_leftover,
@@ -141,6 +144,16 @@ class Library:
         with self.lock_unchanged(generation_id, source, render.render_id):
             self.renders.commit(staged, generation_id, render.render_id, render.path.suffix, render.file)
 
+    def add_render(
+        self, staged: Path, generation_id: str, source: BinaryIO, render_id: str, extension: str, file: MasteredFile
+    ) -> Path:
+        """Moves a complete render of the open file `source` into the library, durably, and returns its path.
+
+        Raises OSError, and NotFound if `source` is no longer the generation's file.
+        """
+        with self.lock_unchanged(generation_id, source):
+            return self.renders.commit(staged, generation_id, render_id, extension, file)
+
     @contextmanager
     def lock_unchanged(self, generation_id: str, source: BinaryIO, render_id: str = "") -> Iterator[Path]:
         """Prevents commits and deletions while the block runs, and yields the path of `source`.
@@ -187,6 +200,18 @@ class Library:
             return 0 if path is None else read_attempt(path)
         except PermissionError:
             return 0
+
+    def open_file(self, generation_id: str, render_id: str = "", *, manifest: bool = False) -> LocalFile | None:
+        """Opens the generation's file, a render of it, or the manifest beside it; None if there is no file.
+
+        Raises NotFound if there is no such render or no manifest, or if the file has just been deleted.
+        """
+        path = self.renders.find(generation_id, render_id) if render_id else self.find(generation_id)
+        if path is None:
+            return None
+        if render_id or self._folder.name == CLIPS:
+            mark_used(path)
+        return LocalFile(find_manifest(path) if manifest else path)
 
     def delete(self, generation_id: str) -> bool:
         """Deletes the generation's file and its renders, durably. Returns whether there was a file."""
@@ -238,6 +263,26 @@ def file_replaced(file_id: str) -> NotFound:
     return NotFound("file", file_id, "it was deleted or replaced in the meantime")
 
 
+class LocalFile:
+    """An open file, which stays readable even if it is deleted or replaced meanwhile."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises NotFound if the file does not exist any more."""
+        try:
+            self._file = path.open("rb", 0)
+        except FileNotFoundError:
+            raise NotFound("file", file_id(path), "it was deleted") from None
+        self.name = path.name
+        self.size_bytes = os.fstat(self._file.fileno()).st_size
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Returns at most `size` bytes; none past the end."""
+        return os.pread(self._file.fileno(), size, offset)
+
+    def close(self) -> None:
+        self._file.close()
+
+
 @contextmanager
 def translate_file_errors(path: Path) -> Iterator[None]:
     """Translates errors of reading `path`: NotFound if it no longer exists, Unavailable if it is damaged."""
@@ -246,9 +291,9 @@ def translate_file_errors(path: Path) -> Iterator[None]:
             yield
         except (FileNotFoundError, DamagedFileError) as error:
             if not path.exists():
-                raise NotFound("file", path.stem, "it was deleted") from error
+                raise NotFound("file", file_id(path), "it was deleted") from error
             raise Unavailable(
-                f"the file of generation {path.stem} is damaged and can't be read: {error}",
+                f"the file of generation {file_id(path)} is damaged and can't be read: {error}",
                 reason="FILE_DAMAGED",
             ) from error
 

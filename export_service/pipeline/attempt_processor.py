@@ -19,10 +19,10 @@ from export_service.dsp.normalization import LoudnessTarget
 from export_service.dsp.resampling import Resampler
 from export_service.formats.provenance import Signer
 from export_service.formats.writer import AudioFile
+from export_service.library.audio_library import AudioLibrary
 from export_service.library.filesystem import translate_disk_errors
 from export_service.library.manifests import remove_staged
 from export_service.library.mastered_file import MasteredFile
-from export_service.library.store import Library
 from export_service.pipeline.export_metrics import count_file, phase
 from export_service.pipeline.mastering import master_to_file, resolve_loudness_target
 from export_service.streaming.recording import Recording, received_audio_not_found
@@ -70,7 +70,7 @@ class ExportResult:
 class AttemptProcessor:
     """Its methods block. They must be called in order, on one thread."""
 
-    def __init__(self, recording: Recording, spec: ExportSpec, library: Library) -> None:
+    def __init__(self, recording: Recording, spec: ExportSpec, library: AudioLibrary) -> None:
         self._recording, self._spec, self._library = recording, spec, library
         attempt = recording.spec
         self._staged = library.staging_path(attempt.generation_id, attempt.attempt)

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from dgx_music.errors import FailedPrecondition, InvalidArgument, NotFound, Unavailable
+from export_service.library.audio_library import Libraries, RangeFile
 from export_service.library.file_locks import FileLocks
 from export_service.library.filesystem import mark_used, require_free_space, translate_disk_errors
-from export_service.library.inventory import Inventory
-from export_service.library.store import CLIPS, SPOOL, Library, file_not_found
+from export_service.library.local_libraries import local_libraries
+from export_service.library.store import SPOOL, file_not_found
 from export_service.pipeline.attempt_processor import ExportSpec
 from export_service.pipeline.clip_import import Clip, ClipImport, ClipLimits
 from export_service.pipeline.export_session import ExportSession
@@ -32,11 +33,19 @@ class ExportManager:
     """Used on the event loop only."""
 
     def __init__(
-        self, data_dir: Path, retention: SpoolRetention, clip_limits: ClipLimits, modes: FileModes = PRIVATE
+        self,
+        data_dir: Path,
+        retention: SpoolRetention,
+        clip_limits: ClipLimits,
+        modes: FileModes = PRIVATE,
+        *,
+        libraries: Libraries | None = None,
+        locks: FileLocks | None = None,
     ) -> None:
-        self.library = Library(data_dir, modes=modes)
-        self.inventory, self.locks = Inventory(data_dir), FileLocks()
-        self._clips = Library(data_dir, CLIPS, modes)
+        """The libraries are those of the data directory by default. `locks` are shared with what else uses them."""
+        libraries = libraries or local_libraries(data_dir, modes)
+        self.library, self.inventory, self._clips = libraries.outputs, libraries.inventory, libraries.clips
+        self.locks = locks or FileLocks()
         self._clip_limits = clip_limits
         self._recordings = RecordingRegistry(self.library, SpoolFolder(data_dir / SPOOL), retention)
         self._check_thread = HealthThread()
@@ -173,6 +182,19 @@ class ExportManager:
             raise file_not_found(generation_id)
         return path
 
+    async def open_file(self, generation_id: str, render_id: str = "", *, manifest: bool = False) -> RangeFile:
+        """Opens a generation's file, a render of it, a clip, or the manifest beside one of these, for a download.
+
+        Raises NotFound.
+        """
+        with translate_disk_errors("opening the file"):
+            file = await run_in_thread(self.library.open_file, generation_id, render_id, manifest=manifest)
+            if file is None:
+                file = await run_in_thread(self._clips.open_file, generation_id, manifest=manifest)
+        if file is None:
+            raise file_not_found(generation_id)
+        return file
+
     def raise_if_exporting(self, generation_id: str) -> None:
         """Raises FailedPrecondition while the generation is being exported."""
         recording = self._recordings.get(generation_id)
@@ -199,10 +221,11 @@ class ExportManager:
         if not (has_file or has_spool):
             raise file_not_found(generation_id)
 
-    def remove_empty_folders(self) -> None:
-        """Removes the folders of days on which no file is left. Blocks: call it in a thread."""
-        self.library.remove_empty_folders()
-        self._clips.remove_empty_folders()
+    async def discard_samples(self, generation_id: str) -> None:
+        """Deletes the spool of an attempt that has ended, if it is kept. Raises FailedPrecondition as `delete` does."""
+        self.raise_if_exporting(generation_id)
+        with translate_disk_errors("deleting the samples"):
+            await self._recordings.discard(generation_id)
 
     def _find_path(self, generation_id: str, render_id: str = "") -> Path | None:
         """Runs in a thread. Marks a render or clip as used, since the caller is about to read it."""

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from dgx_music.errors import DataLoss, InvalidArgument, ServiceError
-from export_service.library.store import Library
+from export_service.library.audio_library import AudioLibrary
 from export_service.pipeline.attempt_processor import AttemptProcessor, ExportResult, ExportSpec
 from export_service.streaming.recording import Recording, broke_off_error
 from export_service.streaming.spool import BYTES_PER_SAMPLE
@@ -34,7 +34,7 @@ class ExportSession:
     other exports are, and no file is removed while it is in use.
     """
 
-    def __init__(self, recording: Recording, spec: ExportSpec, library: Library) -> None:
+    def __init__(self, recording: Recording, spec: ExportSpec, library: AudioLibrary) -> None:
         self._recording = recording
         self._loop = asyncio.get_running_loop()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="export")

@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from dgx_music.errors import Aborted
+from dgx_music.errors import Aborted, ServiceError
 from export_service.formats.m4a_file import DamagedFileError
+from export_service.library.audio_library import AudioLibrary
 from export_service.library.filesystem import translate_disk_errors
-from export_service.library.store import Library, read_audio_properties
+from export_service.library.store import read_audio_properties
 from export_service.streaming.recording import (
     AttemptSpec,
     Recording,
@@ -38,7 +39,7 @@ class SpoolRetention:
 class RecordingRegistry:
     """Used on the event loop only."""
 
-    def __init__(self, library: Library, spools: SpoolFolder, retention: SpoolRetention) -> None:
+    def __init__(self, library: AudioLibrary, spools: SpoolFolder, retention: SpoolRetention) -> None:
         self._library, self._spools, self._retention = library, spools, retention
         self._recordings: dict[str, Recording] = {}
         self._expiry_timers: dict[str, asyncio.TimerHandle] = {}
@@ -186,7 +187,7 @@ class RecordingRegistry:
                     self._spools.spool(stored.generation_id, stored.attempt).remove()
                 else:
                     newest[stored.generation_id] = recording, stored.age_seconds
-            except (OSError, DamagedFileError) as error:
+            except (OSError, DamagedFileError, ServiceError) as error:
                 # One file that can't be read must not keep the service from starting. A later start tries again.
                 log.warning("spool_not_restored", generation_id=stored.generation_id, error=str(error))
         return list(newest.values())

@@ -105,3 +105,12 @@ async def delete_audio(
                 # An audio file without a database row stays in the library.
                 log.warning("orphaned_file_left", code=error.code().name, error=error.details())
         return
+
+
+async def discard_samples(generation_id: str, export: export_pb2_grpc.ExportServiceAsyncStub) -> None:
+    """Deletes the samples that the server has of an earlier attempt. If that fails, they expire there."""
+    request = export_pb2.DeleteFileRequest(generation_id=generation_id, only_samples=True)
+    try:
+        await export.DeleteFile(request, timeout=CALL_TIMEOUT_SECONDS)
+    except grpc.aio.AioRpcError as error:
+        log.warning("samples_left", code=error.code().name, error=error.details())

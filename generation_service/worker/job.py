@@ -26,6 +26,7 @@ from generation_service.worker.export_calls import (
     MAX_DELAY_SECONDS,
     TRANSIENT_CODES,
     delete_audio,
+    discard_samples,
     export_server,
     resume_export,
 )
@@ -144,10 +145,12 @@ class Job:
     async def _resume_export(self) -> Exported | None:
         """Has export make the file from the audio of an earlier attempt. Returns None if it does not have all of it."""
         generation = self._generation
-        if generation.export_address and generation.attempt >= generation.max_attempts:
-            return None  # That server may be what failed. The last attempt does not depend on it.
-        self._has_sent_audio = True
         async with export_server(generation.export_address, self._export, self._settings) as export:
+            if generation.export_address and generation.attempt >= generation.max_attempts:
+                # That server may be what failed. The last attempt does not depend on it.
+                await discard_samples(generation.id, export)
+                return None
+            self._has_sent_audio = True
             response = await resume_export(
                 export,
                 export_pb2.ResumeExportRequest(generation_id=generation.id, attempt=generation.attempt),

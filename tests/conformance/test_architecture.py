@@ -122,6 +122,7 @@ LAYERS = {
     ),
     "export_service": (
         ("export_service.rpc",),
+        ("export_service.objects",),
         ("export_service.pipeline",),
         ("export_service.streaming",),
         ("export_service.library",),

@@ -159,11 +159,9 @@ async def test_attempt_is_resumed_and_deleted_at_the_server_that_has_the_samples
     # Two more attempts each had all samples at hand; the last one did not rely on that server.
     log = hosts.running["generation-1"].log()
     assert {(await read(hosts, generation)).attempt for generation in short} == {3}
-    assert sum(len(files) for files in spools(hosts).values()) >= 4
     for generation in short[:3]:
         await generation.delete()
-    left = [file for files in spools(hosts).values() for file in files]
-    assert {file.partition(".")[0] for file in left} == {short[3].id}
+    assert {file.partition(".")[0] for files in spools(hosts).values() for file in files} == {short[3].id}
     # Whichever server has them, it makes the file when it can again.
     for name in hosts.of_kind("export"):
         await hosts.kill(name)

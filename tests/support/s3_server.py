@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tests.support.processes import free_ports
 
@@ -113,7 +113,7 @@ class S3Server:
         store.delete("created")
         yield name
 
-    def store(self, bucket: str, account: Account = OWNER, *, address: str = "", **options: str) -> S3Store:
+    def store(self, bucket: str, account: Account = OWNER, *, address: str = "", **options: Any) -> S3Store:
         """Returns a client of the bucket, by another way to the server if an address is given."""
         from obstore.store import S3Store
 
