@@ -22,8 +22,9 @@ from storage_service.db.error_translation import RETRY_AFTER_SECONDS, Unwritable
 from storage_service.db.models import Generation
 from storage_service.db.write_probe import write_probe
 from storage_service.domain import leases, lifecycle
-from storage_service.events.changes import get_recorded_changes, set_sender
+from storage_service.events.changes import Change, announce_later, get_recorded_changes
 from storage_service.events.notifier import Notifier
+from storage_service.events.postgres_announcer import PostgresAnnouncer
 from storage_service.events.postgres_listener import listen
 
 T = TypeVar("T")
@@ -54,6 +55,7 @@ class Store:
         """The error with which the last write failed; None if the last one succeeded."""
         self.notifier = Notifier()
         self._sender = uuid.uuid4().hex
+        self._announcer = PostgresAnnouncer(self._database.engine, self._sender) if self.is_shared else None
 
     async def open(self) -> None:
         """Creates the schema of a new database. Raises FailedPrecondition if the schema is of another version."""
@@ -65,13 +67,25 @@ class Store:
         return not self._database.is_sqlite
 
     async def listen(self) -> None:
-        """Notifies waiting calls of the changes by other servers, until it is cancelled."""
-        await listen(self._database.engine, self._sender, self.notifier)
+        """Exchanges changes with other servers, so that those of each wake the calls that wait at any, until it is
+        cancelled."""
+        if self._announcer is None:
+            return
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._announcer.run())
+            group.create_task(listen(self._database.engine, self._sender, self.notifier))
+
+    def _publish(self, changes: list[Change]) -> None:
+        self.notifier.publish(changes)
+        if self._announcer is not None:
+            self._announcer.add(changes)
 
     async def close(self) -> None:
         """Waits for running work to end and closes every connection."""
         await self._check_thread.stop()
         await asyncio.to_thread(self._threads.shutdown)
+        if self._announcer is not None:
+            await self._announcer.stop()
         self._database.dispose()
 
     async def check(self) -> None:
@@ -119,7 +133,7 @@ class Store:
         def run_in_transaction() -> T:
             try:
                 with self._database.write() as session:
-                    set_sender(session, self._sender)
+                    announce_later(session)
                     result = work(session)
             except UnwritableDatabase as error:
                 self._write_error = error
@@ -127,7 +141,7 @@ class Store:
                 raise
             if changes := get_recorded_changes(session):
                 self._write_error = None
-                loop.call_soon_threadsafe(self.notifier.publish, changes)
+                loop.call_soon_threadsafe(self._publish, changes)
             return result
 
         return await self._run_in_thread(run_in_transaction)
@@ -141,8 +155,12 @@ class Store:
         deadline = loop.time() + wait_seconds
         with self.notifier.subscribe_to_work(model_names) as maybe_work:
             while not self.notifier.is_closed:
-                maybe_work.clear()
-                claimed = await self.write(lambda s: leases.claim(s, worker_id, model_names, lease_seconds))
+                woken_for = maybe_work.take()
+                try:
+                    claimed = await self.write(lambda s: leases.claim(s, worker_id, model_names, lease_seconds))
+                except BaseException:
+                    maybe_work.woken_for |= woken_for
+                    raise
                 if claimed is not None:
                     return claimed
                 try:
