@@ -95,8 +95,8 @@ class Settings(BaseSettings):
     reflection: bool | None = None
     """Whether to serve gRPC reflection. If unset: on for loopback addresses and Unix sockets, off for all others."""
     health_listen: str | None = None
-    """Address to serve health alone on, without TLS and tokens, for probes that know neither, e.g. 0.0.0.0:50060. If
-    unset, health is served at the service's own address only."""
+    """Address to serve health alone on, without TLS and tokens, e.g. 0.0.0.0:50060: for Kubernetes's probes, which know
+    no TLS. If unset, health is served at the service's own address only."""
     metrics_port: int | None = Field(default=None, ge=0, le=65535)
     """Port on which Prometheus metrics are served. If unset, there are no metrics."""
     metrics_host: str = "127.0.0.1"

@@ -97,7 +97,17 @@ class Pod:
         return health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
 
     async def wait_until_ready(self) -> None:
-        """Waits for the probes of start and readiness."""
+        """Waits for the probes of start and readiness. Fails with its log if the pod ends before."""
+        assert self.process is not None
+        ready, ended = asyncio.ensure_future(self._wait_until_ready()), asyncio.ensure_future(self.process.wait())
+        await asyncio.wait((ready, ended), return_when=asyncio.FIRST_COMPLETED)
+        ended.cancel()
+        if not ready.done():
+            ready.cancel()
+            raise AssertionError(f"{self.name} has ended: {self.log.decode()}")
+        await ready
+
+    async def _wait_until_ready(self) -> None:
         assert await self.check("startupProbe") == "SERVING"
         called = self.container["readinessProbe"]["grpc"]
         async with connect(f"{self.ip}:{called['port']}") as channel:
@@ -197,19 +207,13 @@ class Cluster:
 
     def _declared(self, pod: Pod, container: dict[str, Any]) -> Iterator[tuple[str, str]]:
         for source in container.get("envFrom", ()):
-            if "secretRef" in source:
-                yield from self.secrets[source["secretRef"]["name"]].items()
-            else:
-                yield from of_kind(self.objects, "ConfigMap")[source["configMapRef"]["name"]]["data"].items()
-        fields = {"metadata.name": pod.name, "metadata.namespace": "dgx-music", "status.podIP": pod.ip}
+            yield from of_kind(self.objects, "ConfigMap")[source["configMapRef"]["name"]]["data"].items()
+        fields = {"metadata.name": pod.name, "metadata.namespace": "dgx-music"}
         for variable in container.get("env", ()):
             if "value" in variable:
                 yield variable["name"], variable["value"]
-            elif "fieldRef" in variable["valueFrom"]:
-                yield variable["name"], fields[variable["valueFrom"]["fieldRef"]["fieldPath"]]
             else:
-                secret = variable["valueFrom"]["secretKeyRef"]
-                yield variable["name"], self.secrets[secret["name"]][secret["key"]]
+                yield variable["name"], fields[variable["valueFrom"]["fieldRef"]["fieldPath"]]
 
     def _volume(self, pod: Pod, name: str) -> Path:
         """The folder of a volume: a secret's with its files, one of the pod's own, or one that pods share."""

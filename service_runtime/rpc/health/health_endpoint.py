@@ -1,4 +1,4 @@
-"""An address that serves health alone, for probes that know neither TLS nor tokens: those of Kubernetes's kubelet."""
+"""An address that serves health alone and without TLS, for probes that know none: those of Kubernetes's kubelet."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def health_endpoint(servicer: HealthServicer, settings: Settings) -> Async
         yield
         return
     require_address(settings.health_listen, VARIABLE)
-    options = [("grpc.so_reuseport", 0), *build_transport_options(settings, MAX_STREAMS)]
+    options = [("grpc.so_reuseport", 0), *build_transport_options(settings, settings.health_listen, MAX_STREAMS)]
     server = build_server([CallInterceptor(is_measured=False)], options)
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     address = bind(server, settings.health_listen, VARIABLE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import grpc.aio
@@ -18,6 +19,7 @@ from service_runtime.settings import Settings
 from service_runtime.supervision import UnrecoverableError
 from tests.support.processes import free_ports
 from tests.support.scripted_service import ScriptedService, serving_channel
+from tests.support.tls_files import make_tls_files
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -76,15 +78,20 @@ async def test_unrecoverable_service_in_embedded_server_is_not_serving(
         assert await status_of_server(channel) == NOT_SERVING
 
 
-async def test_probe_without_credentials_has_an_address_of_its_own(
-    service: ScriptedService, settings: Settings
+async def test_probe_without_tls_has_an_address_of_its_own(
+    service: ScriptedService, settings: Settings, tmp_path: Path
 ) -> None:
+    tls = make_tls_files(tmp_path / "tls")
     port, health_port = free_ports(2)
-    update = {"health_listen": f"127.0.0.1:{health_port}", "require_tokens": True}
+    update = {
+        "health_listen": f"127.0.0.1:{health_port}",
+        "tls_certificate": tls.folder / "server.pem",
+        "tls_key": tls.folder / "server.key",
+    }
     service.problem = Unavailable("the database is away", reason="AWAY")
     async with serve_services([service], [f"127.0.0.1:{port}"], settings.model_copy(update=update)):
         async with connect(f"127.0.0.1:{port}") as channel:
-            with pytest.raises(grpc.aio.AioRpcError, match="UNAUTHENTICATED"):
+            with pytest.raises(grpc.aio.AioRpcError, match="UNAVAILABLE"):
                 await status_of_server(channel)
         async with connect(f"127.0.0.1:{health_port}") as channel:
             assert await status_of_server(channel, service.full_name) == NOT_SERVING
