@@ -23,7 +23,7 @@ LICENCES = re.compile(
     r")",
     re.IGNORECASE,
 )
-"""Licences of what the images contain; docs/deployment.md lists them."""
+"""Licences of what the images contain; docs/deploy/README.md lists them."""
 FOR_OTHER_SYSTEMS = {"colorama", "httpx2-jsfetch"}
 UNSTATED = {"pysqlite3"}
 """Its licence, zlib's, is in its files alone."""

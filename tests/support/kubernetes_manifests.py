@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy/kubernetes"
 OVERLAYS = sorted(path.parent for path in FOLDER.glob("overlays/*/kustomization.yaml"))
 WORKLOADS = ("Deployment", "StatefulSet", "Job")
-START_SECONDS = 60.0
+START_SECONDS = 150.0
 INHERITED = re.compile(r"PYTHON|COV|OMP_|LD_|TMPDIR$")
 """What Python and the measurement of coverage need; the image has it in other ways."""
 
