@@ -11,13 +11,11 @@ import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import grpc
 import grpc.aio
 import pytest
 import yaml
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from dgx_music.access.v1 import access_pb2
 from dgx_music.channel import connect
@@ -30,6 +28,7 @@ from service_runtime.rpc.probe import probe
 from tests.support.access_services import SERVICE_TOKEN
 from tests.support.compose_containers import Containers, of_profiles, own_services, read_env_file
 from tests.support.dockerfile import copied_paths, image_environment, pip_arguments
+from tests.support.health import wait_until_healthy
 from tests.support.processes import wait_until_serving
 from tests.support.tls_files import LOOPBACK, make_tls_files
 
@@ -215,16 +214,6 @@ async def create_generation(address: str, credentials: Credentials, library: Pat
         assert states[-1].state == storage_pb2.GENERATION_STATE_COMPLETED, states[-1].error_message
         assert (library / states[-1].file_path).stat().st_size == states[-1].file_size_bytes
         return states[-1].client
-
-
-async def wait_until_healthy(address: str, credentials: Credentials) -> None:
-    """Returns when all services at the address are SERVING."""
-    async with connect(address, credentials) as channel:
-        health: Any = health_pb2_grpc.HealthStub(channel)
-        async for answer in health.Watch(health_pb2.HealthCheckRequest(), timeout=60):
-            if answer.status == health_pb2.HealthCheckResponse.SERVING:
-                return
-    raise AssertionError(f"the server at {address} ended")
 
 
 async def exit_code(process: asyncio.subprocess.Process) -> int | None:

@@ -12,19 +12,17 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from dgx_music import AsyncClient
-from dgx_music.channel import connect
 from dgx_music.credentials import Credentials
 from tests.support.command_line import DGX_MUSIC, environment
+from tests.support.health import wait_until_healthy
 
 FOLDER = Path(__file__).parents[2] / "deploy/slurm"
 SCRIPTS = sorted(FOLDER.glob("*.sbatch"))
-SECONDS = 60.0
+SECONDS = 150.0
 
 
 class Job:
@@ -93,7 +91,7 @@ class Slurm:
 async def submit_services(slurm: Slurm, job_id: int) -> Job:
     """Returns when all four of them are SERVING."""
     job = await slurm.submit("dgx-music.sbatch", SLURM_JOB_ID=str(job_id))
-    for _ in range(4):
+    for _ in range(4):  # It has written down where.
         await job.wait_for(b'"serving"', b"127.0.0.1:")
     token = (slurm.home / "service-token").read_text().strip()
     services = slurm.services()
@@ -102,15 +100,6 @@ async def submit_services(slurm: Slurm, job_id: int) -> Job:
         if name.endswith("_ADDRESS"):
             await wait_until_healthy(address, credentials)
     return job
-
-
-async def wait_until_healthy(address: str, credentials: Credentials) -> None:
-    async with connect(address, credentials) as channel:
-        health: Any = health_pb2_grpc.HealthStub(channel)
-        async for answer in health.Watch(health_pb2.HealthCheckRequest(), timeout=SECONDS):
-            if answer.status == health_pb2.HealthCheckResponse.SERVING:
-                return
-    raise AssertionError(f"the server at {address} ended")
 
 
 async def generate(slurm: Slurm, count: int) -> set[str]:

@@ -87,6 +87,13 @@ class Containers:
         )
         return self.processes[name]
 
+    async def close(self) -> None:
+        """Kills the processes that still run."""
+        for process in self.processes.values():
+            if process.returncode is None:
+                process.kill()
+            await process.communicate()
+
     def environment(self, name: str) -> dict[str, str]:
         """The variables of a container, with the paths and addresses that they have here."""
         declared = self.services[name]["environment"]
