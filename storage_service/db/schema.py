@@ -15,14 +15,18 @@ from sqlalchemy.orm import Session
 
 from dgx_music.errors import FailedPrecondition
 from storage_service.db.database import Database
+from storage_service.db.error_translation import locked
 from storage_service.db.models import Base
 
 REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0011")
 """The revisions that this version supports, oldest first."""
 
 _VERSION_TABLE = "alembic_version"
+TEXT_INDEX_TABLE = "prompt_search"
+"""The table of the text index (migration 0009), which is no model's; other objects' names begin with its name."""
 
 _MIGRATION_LOCK = 0x6467_786D  # "dgxm": the advisory lock of migrations on Postgres
+_PREPARATION_LOCK = 0x6467_7870  # "dgxp": that of what is done before them
 
 
 def upgrade(url: str | URL, revision: str = REVISIONS[-1]) -> None:
@@ -70,6 +74,8 @@ def ensure(database: Database) -> None:
 
 def upgrade_database(database: Database, revision: str = REVISIONS[-1]) -> None:
     """Does what `upgrade` does, on an open database."""
+    if not database.is_sqlite:
+        _prepare(database, revision)
     with database.connect_for_writing() as connection:
         _lock(connection)
         if _require_known_revision(connection) != revision:
@@ -94,6 +100,8 @@ def reset_database(database: Database) -> None:
         _lock(connection)
         _require_known_revision(connection)
         Base.metadata.drop_all(connection)
+        if database.is_sqlite:
+            connection.execute(text(f"DROP VIEW IF EXISTS {TEXT_INDEX_TABLE}_texts"))
         connection.execute(text(f"DROP TABLE IF EXISTS {_VERSION_TABLE}"))
         _run_migrations(connection, "upgrade", REVISIONS[-1])
 
@@ -164,9 +172,32 @@ def _lock(connection: Connection) -> None:
         connection.execute(text(f"LOCK TABLE {', '.join(own_tables)} IN EXCLUSIVE MODE"))
 
 
+def _prepare(database: Database, revision: str) -> None:
+    """Runs what migrations of an existing Postgres database can do before their transaction, while servers write."""
+    current = current_revision(database)
+    if current is None or current not in REVISIONS:
+        return
+    pending = REVISIONS[REVISIONS.index(current) + 1 : REVISIONS.index(revision) + 1]
+    if not pending:
+        return
+    _silence_plugins()
+    from alembic.script import ScriptDirectory
+
+    scripts = ScriptDirectory(str(migrations_folder()))
+    steps = [getattr(scripts.get_revision(one).module, "prepare", None) for one in pending]
+    with database.outside_transactions() as connection:
+        # Not waited for: a concurrently created index waits for all statements that run, also for one that waits.
+        if not connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": _PREPARATION_LOCK}):
+            raise locked()
+        try:
+            for step in filter(None, steps):
+                step(connection)
+        finally:
+            connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": _PREPARATION_LOCK})
+
+
 def _run_migrations(connection: Connection, direction: Literal["upgrade", "downgrade"], revision: str) -> None:
-    # Which plugins Alembic finds, when it is imported, is of no use in a server's log.
-    logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)
+    _silence_plugins()
     from alembic import command
     from alembic.config import Config
 
@@ -176,3 +207,8 @@ def _run_migrations(connection: Connection, direction: Literal["upgrade", "downg
     config.attributes["connection"] = connection
     migrate = command.upgrade if direction == "upgrade" else command.downgrade
     migrate(config, revision)
+
+
+def _silence_plugins() -> None:
+    """Keeps from a server's log which plugins Alembic finds when it is imported."""
+    logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)
