@@ -5,7 +5,7 @@
 The rows are those of the storage benchmark, with three differences: "vinyl" is in all prompts of the older half and in
 none of the newer, one prompt of the older half ("the daily jingle") has a tenth of its rows, and 東京の夜 is in one row
 of 100,000. Each figure is the median of 9 pages of 50 rows through the library, each in a session of its own, and the
-least of them, which other work on the machine changes least. `--explain` prints the plan of each statement. Prints Markdown.
+least of them, which other work on the machine changes least. `--explain` prints each plan. Prints Markdown.
 """
 
 from __future__ import annotations
