@@ -16,9 +16,13 @@ class StorageSettings(Settings):
     """Each field is set by the environment variable `DGX_MUSIC_<NAME>`."""
 
     database_url: str | None = Field(default=None, repr=False)
-    """sqlite:///PATH or postgresql://USER@HOST/DATABASE. Unset: the file dgx_music.db in the data directory."""
+    """sqlite:///PATH or postgresql://USER@HOST/DATABASE. With several hosts, HOST:PORT,HOST:PORT, the one that allows
+    writing is used. Unset: the file dgx_music.db in the data directory."""
     database_timeout_seconds: float = Field(default=5.0, gt=0)
     """How long to wait for a database that is locked or does not answer."""
+    database_connections: int = Field(default=8, ge=1, le=100)
+    """How many transactions a server runs on Postgres at a time, each on a connection. It has three connections more:
+    for its health, and to tell and to be told of changes. Postgres's max_connections must allow for all servers."""
     lease_sweep_seconds: float = Field(default=5.0, gt=0)
     """The longest time between two checks for expired leases."""
     max_attempts: int = Field(default=3, ge=1, le=20)

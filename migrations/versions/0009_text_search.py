@@ -9,6 +9,8 @@ revision = "0009"
 down_revision = "0008"
 branch_labels = None
 depends_on = None
+min_compatible = "0008"
+"""The earliest revision whose servers can use this schema: triggers fill the index."""
 
 PENDING_LIST_KB = 1024
 """How much of what was inserted each search in Postgres reads unsorted, at most."""

@@ -18,10 +18,19 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from dgx_music.errors import Aborted, InvalidArgument, ServiceError
 from service_runtime.validation import check_range, check_text, check_uuid
+from storage_service.db.claim_statement import claim_parameters, claim_statement, select_expired
 from storage_service.db.clock import now, now_plus
 from storage_service.db.models import FINISHED_COLUMNS, REFRESH_FROM_RETURNING, Generation
+from storage_service.db.upsert import dialect_name
 from storage_service.domain import queue
-from storage_service.domain.lifecycle import MAX_BACKOFF_DOUBLINGS, MAX_FILE_BYTES, UNLEASED_COLUMNS, get, transition
+from storage_service.domain.lifecycle import (
+    MAX_BACKOFF_DOUBLINGS,
+    MAX_FILE_BYTES,
+    UNLEASED_COLUMNS,
+    get,
+    run_transition,
+    transition,
+)
 from storage_service.domain.queue_metrics import LEASE_EXPIRIES
 from storage_service.domain.request_validation import (
     MAX_ERROR_CHARACTERS,
@@ -82,26 +91,25 @@ def check_claim(worker_id: str, model_names: Sequence[str], lease_seconds: float
 def claim(session: Session, worker_id: str, model_names: Sequence[str], lease_seconds: float) -> Generation | None:
     """PENDING → PROCESSING for the next generation of these models (see `queue.py`), with a new token. None if none."""
     check_claim(worker_id, model_names, lease_seconds)
+    claimed = _claim_first(session, worker_id, model_names, lease_seconds, unless_expired=True)
+    if claimed is not None:
+        return claimed
+    # None is claimable; or a lease has expired, or another claim has locked the first.
     expire_leases(session)
     for model_name in queue.order_models_by_next_rank(session, model_names):
-        first = queue.select_next_id(model_name).with_for_update(skip_locked=True).correlate(None).scalar_subquery()
-        claimed = transition(
-            session,
-            [Generation.id == first, Generation.status == GenerationStatus.PENDING],
-            due_seconds=lease_seconds,
-            status=GenerationStatus.PROCESSING,
-            lease_token=secrets.token_urlsafe(16),
-            lease_expires_at=now_plus(lease_seconds),
-            attempt=Generation.attempt + 1,
-            worker_id=worker_id,
-            started_at=now(),
-            not_before=None,
-            stage=GenerationStage.QUEUED.value,
-            progress=0.0,
-        )
+        claimed = _claim_first(session, worker_id, [model_name], lease_seconds)
         if claimed is not None:
             return claimed
     return None
+
+
+def _claim_first(
+    session: Session, worker_id: str, model_names: Sequence[str], lease_seconds: float, *, unless_expired: bool = False
+) -> Generation | None:
+    dialect, token = dialect_name(session), secrets.token_urlsafe(16)
+    statement = claim_statement(dialect, of_one_model=len(model_names) == 1, unless_expired=unless_expired)
+    parameters = claim_parameters(dialect, model_names, token, lease_seconds, worker_id)
+    return run_transition(session, statement, parameters, lease_seconds)
 
 
 def renew(
@@ -226,12 +234,8 @@ def hand_back(session: Session, generation_id: str, lease_token: str, reason: st
 
 def expire_leases(session: Session) -> list[Generation]:
     """PROCESSING → PENDING, or FAILED if no attempts are left, for all expired leases. Returns these generations."""
-    expired_ids = (
-        select(Generation.id)
-        .where(queue.has_status(GenerationStatus.PROCESSING), Generation.lease_expires_at <= now())
-        .with_for_update(skip_locked=True)  # Another server that sweeps at the same time handles the locked ones.
-    )
-    ids = session.scalars(expired_ids).all()
+    # Another server that sweeps at the same time handles the locked ones.
+    ids = session.scalars(select_expired().with_for_update(skip_locked=True)).all()
     if not ids:  # The usual case. An UPDATE runs its triggers even if it changes no row.
         return []
     has_no_attempts_left = Generation.attempt >= Generation.max_attempts

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import CursorResult, delete, select, update
+from sqlalchemy import CursorResult, Update, delete, select, update
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.elements import ColumnElement
 
@@ -160,8 +160,18 @@ def transition(
     session: Session, where: Sequence[ColumnElement[bool]], *, due_seconds: float | None = None, **values: Any
 ) -> Generation | None:
     """Updates the row that fulfils `where` in a single statement. Returns it, or None if there is none."""
-    statement = update(Generation).where(*where).values(**values).returning(Generation)
-    updated = session.scalars(statement, execution_options=REFRESH_FROM_RETURNING).one_or_none()
+    return run_transition(session, update(Generation).where(*where).values(**values), None, due_seconds)
+
+
+def run_transition(
+    session: Session,
+    statement: Update,
+    parameters: Mapping[str, Any] | None,
+    due_seconds: float | None,
+) -> Generation | None:
+    """Does what `transition` does, by the UPDATE with its parameters."""
+    returning = statement.returning(Generation)
+    updated = session.scalars(returning, parameters, execution_options=REFRESH_FROM_RETURNING).one_or_none()
     if updated is not None:
         if updated.not_before is not None:
             due_seconds = max(due_seconds or 0.0, 2.0 ** min(updated.attempt - 1, MAX_BACKOFF_DOUBLINGS))

@@ -12,19 +12,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from typing import TypeVar
 
-from sqlalchemy import ScalarSelect, Select, func, literal, select, text
-from sqlalchemy.orm import InstrumentedAttribute, Session
-from sqlalchemy.sql.elements import ColumnElement
+from sqlalchemy import ScalarSelect, func, select, text
+from sqlalchemy.orm import Session
 
+from storage_service.db.claim_statement import has_status, select_first_claimable
 from storage_service.db.clock import now
 from storage_service.db.counts import GenerationCount
 from storage_service.db.models import Generation
 from storage_service.db.upsert import dialect_name
 from storage_service.states import GenerationStatus
-
-T = TypeVar("T")
 
 SECONDS_PER_PRIORITY_LEVEL = 600.0
 """How many seconds of audio one level of priority moves a generation ahead."""
@@ -186,16 +183,6 @@ def _lead(priority: int) -> timedelta:
     return timedelta(seconds=SECONDS_PER_PRIORITY_LEVEL * priority)
 
 
-def has_status(status: GenerationStatus) -> ColumnElement[bool]:
-    """Returns a condition with the status as a literal: with a bound parameter, partial indexes would not be used."""
-    return Generation.status == literal(status, Generation.status.type, literal_execute=True)
-
-
-def select_next_id(model_name: str) -> Select[str]:
-    """Returns a query for the id of the model's generation that is claimed next."""
-    return _select_first_claimable(Generation.id, model_name)
-
-
 def order_models_by_next_rank(session: Session, model_names: Sequence[str]) -> Sequence[str]:
     """Returns the models that have pending generations, by the rank of their first. A single model is not looked up."""
     if len(model_names) == 1:
@@ -204,7 +191,7 @@ def order_models_by_next_rank(session: Session, model_names: Sequence[str]) -> S
     if not names:
         return []
     first_ranks: list[ScalarSelect[datetime | None]] = [
-        _select_first_claimable(Generation.ranked_at, name).scalar_subquery() for name in names
+        select_first_claimable(Generation.ranked_at, name).scalar_subquery() for name in names
     ]
     ranks = zip(session.execute(select(*first_ranks)).one(), names, strict=True)
     return [name for _, name in sorted((rank, name) for rank, name in ranks if rank is not None)]
@@ -225,9 +212,3 @@ def seconds_until_due(session: Session) -> float | None:
     *due, current = session.execute(select(leases.scalar_subquery(), waits.scalar_subquery(), now())).one()
     times = [time for time in due if time is not None]
     return max(0.0, (min(times) - current).total_seconds()) if times else None
-
-
-def _select_first_claimable(column: InstrumentedAttribute[T], model_name: str) -> Select[T]:
-    is_due = Generation.not_before.is_(None) | (Generation.not_before <= now())
-    claimable = select(column).where(has_status(GenerationStatus.PENDING), Generation.model_name == model_name, is_due)
-    return claimable.order_by(Generation.ranked_at, Generation.created_at).limit(1)

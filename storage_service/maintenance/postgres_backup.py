@@ -23,7 +23,7 @@ from storage_service.db.schema import TEXT_INDEX_TABLE
 _DEBIAN_TOOLS_FOLDER = Path("/usr/lib/postgresql")
 """Where Debian installs the tools of each version. Only one version is on PATH."""
 
-_REVISION = re.compile(r"^COPY \S+alembic_version \(version_num\) FROM stdin;\n(\w+)\n", re.MULTILINE)
+_REVISION = re.compile(r"^COPY \S+alembic_version \(version_num\b[^)]*\) FROM stdin;\n(\w+)\b", re.MULTILINE)
 
 _DISCONNECT_TIMEOUT_SECONDS = 5.0
 """How long other connections may take to end: the server keeps one for a moment after its client has closed it."""

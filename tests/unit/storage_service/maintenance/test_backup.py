@@ -95,10 +95,13 @@ def test_restore_of_newer_schema_is_rejected(
     database: Database, new: Callable[..., NewGeneration], tmp_path: Path
 ) -> None:
     with database.write() as session:
-        session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+        session.execute(text("UPDATE alembic_version SET version_num = '9999', min_compatible = '9999'"))
     backup.create_backup(database, tmp_path / "newer")
     with database.write() as session:
-        session.execute(text("UPDATE alembic_version SET version_num = :known"), {"known": schema.REVISIONS[-1]})
+        session.execute(
+            text("UPDATE alembic_version SET version_num = :known, min_compatible = :known"),
+            {"known": schema.REVISIONS[-1]},
+        )
     kept = create(database, new)
     with pytest.raises(FailedPrecondition, match="9999") as raised:
         backup.restore(database, tmp_path / "newer")
