@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dgx_music.errors import FailedPrecondition
-from storage_service.db import pooler
+from storage_service import pooler
 from storage_service.db.database import Database
 
 
