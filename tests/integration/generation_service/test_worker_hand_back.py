@@ -99,6 +99,7 @@ async def test_job_is_not_preempted_for_its_equal(stack, until_suspended):
     assert [(job.state, job.attempt) for job in done] == [(pb.GENERATION_STATE_COMPLETED, 1)] * 2
 
 
+@pytest.mark.slow
 async def test_job_goes_on_after_a_restart_of_all_servers(stack, until_suspended):
     await start(stack)
     undisturbed = await stack.wait_until_ended(await stack.create())
@@ -132,6 +133,7 @@ async def damage_spools(stack: ServiceStack) -> None:
                 file.write(bytes(64))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "goes_on"),
     [(change_version, False), (lose_spools, True), (damage_spools, True)],
@@ -182,6 +184,7 @@ async def test_cancelled_while_it_waits(stack, until_suspended):
     assert stack.spools() == []
 
 
+@pytest.mark.slow
 async def test_resumed_job_is_handed_back_again(stack, until_suspended):
     await start(stack)
     undisturbed = await stack.wait_until_ended(await stack.create())
@@ -199,3 +202,17 @@ async def test_resumed_job_is_handed_back_again(stack, until_suspended):
     assert (done.state, done.attempt) == (pb.GENERATION_STATE_COMPLETED, 3)
     assert figures(done) == figures(undisturbed)
     assert np.all(np.diff(stack.model.resumed_from[1:]) > 0)
+
+
+@pytest.mark.slow
+async def test_sketch_goes_on(stack):
+    await start(stack)
+    undisturbed = await stack.wait_until_ended(await stack.create_sketch(seconds=120.0))
+    generation_id = await stack.create_sketch(seconds=120.0)
+    await stack.wait_until(generation_id, lambda generation: generation.progress > 0)
+    await stack.stop("generation")
+    assert f"{generation_id}.1.json" in [path.name for path in stack.spools()]
+    await stack.start("generation")
+    done = await stack.wait_until_ended(generation_id)
+    assert (done.state, done.attempt) == (pb.GENERATION_STATE_COMPLETED, 2)
+    assert figures(done) == figures(undisturbed)
