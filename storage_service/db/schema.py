@@ -30,6 +30,8 @@ REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "00
 """The revisions that this version supports, oldest first."""
 
 _VERSION_TABLE = "alembic_version"
+TEXT_INDEX_TABLE = "prompt_search"
+"""The table of the text index (migration 0009), which is no model's; other objects' names begin with its name."""
 
 MIN_COMPATIBLE_COLUMN = "min_compatible"
 """The column beside Alembic's revision. Alembic leaves it alone; `migrations/env.py` writes it."""
@@ -40,6 +42,7 @@ _LOCK_ATTEMPT_MS = 300
 _LOCK_PAUSE_SECONDS = 0.2
 
 _MIGRATION_LOCK = 0x6467_786D  # "dgxm": the advisory lock of migrations on Postgres
+_PREPARATION_LOCK = 0x6467_7870  # "dgxp": that of what is done before them
 
 
 class SchemaVersion(NamedTuple):
@@ -102,6 +105,8 @@ def ensure(database: Database) -> None:
 
 def upgrade_database(database: Database, revision: str = REVISIONS[-1]) -> None:
     """Does what `upgrade` does, on an open database. A schema that is newer but compatible stays as it is."""
+    if not database.is_sqlite:
+        _prepare(database, revision)
     try:
         _upgrade_once(database, revision, "EXCLUSIVE")
     except Deadlock:
@@ -137,6 +142,8 @@ def reset_database(database: Database) -> None:
         _lock(connection)
         _require_known_revision(connection)
         Base.metadata.drop_all(connection)
+        if database.is_sqlite:
+            connection.execute(text(f"DROP VIEW IF EXISTS {TEXT_INDEX_TABLE}_texts"))
         connection.execute(text(f"DROP TABLE IF EXISTS {_VERSION_TABLE}"))
         _run_migrations(connection, "upgrade", REVISIONS[-1])
 
@@ -234,9 +241,37 @@ def _try_lock(connection: Connection, statement: str) -> bool:
     return False
 
 
+def _prepare(database: Database, revision: str) -> None:
+    """Runs what migrations of an existing Postgres database can do before their transaction, while servers write."""
+    if not _pending_revisions(current_revision(database), revision):
+        return
+    _silence_plugins()
+    from alembic.script import ScriptDirectory
+
+    scripts = ScriptDirectory(str(migrations_folder()))
+    with database.outside_transactions() as connection:
+        # Polled: a concurrently created index waits for all statements that run, also for one that waits for a lock.
+        while not connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": _PREPARATION_LOCK}):
+            time.sleep(random.uniform(0.5, 1.5) * _LOCK_PAUSE_SECONDS)
+        try:
+            version = _version_of(connection)
+            for one in _pending_revisions(version and version.revision, revision):
+                prepare = getattr(scripts.get_revision(one).module, "prepare", None)
+                if prepare is not None:
+                    prepare(connection)
+        finally:
+            connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": _PREPARATION_LOCK})
+
+
+def _pending_revisions(current: str | None, target: str) -> tuple[str, ...]:
+    """Returns the revisions that an existing database has yet to be upgraded to."""
+    if current not in REVISIONS:
+        return ()
+    return REVISIONS[REVISIONS.index(current) + 1 : REVISIONS.index(target) + 1]
+
+
 def _run_migrations(connection: Connection, direction: Literal["upgrade", "downgrade"], revision: str) -> None:
-    # Which plugins Alembic finds, when it is imported, is of no use in a server's log.
-    logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)
+    _silence_plugins()
     from alembic import command
     from alembic.config import Config
 
@@ -246,3 +281,8 @@ def _run_migrations(connection: Connection, direction: Literal["upgrade", "downg
     config.attributes["connection"] = connection
     migrate = command.upgrade if direction == "upgrade" else command.downgrade
     migrate(config, revision)
+
+
+def _silence_plugins() -> None:
+    """Keeps from a server's log which plugins Alembic finds when it is imported."""
+    logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)
