@@ -14,6 +14,7 @@ from dgx_music.export.v1 import export_pb2
 from dgx_music.storage.v1 import storage_pb2 as pb
 from generation_service.engine.engine import Engine
 from generation_service.engine.sequence import Sequence
+from generation_service.worker import job, worker
 from storage_service.domain.sharing import preemption
 from tests.support.export_client import AudioListener
 from tests.support.service_stack import ServiceStack, is_pending_after
@@ -47,6 +48,8 @@ def until_suspended(monkeypatch: pytest.MonkeyPatch) -> UntilSuspended:
 
     monkeypatch.setattr(Engine, "suspend", suspend_and_tell)
     monkeypatch.setattr(preemption, "HEADS_SECONDS", 0.05)
+    for module in (job, worker):  # However busy the machine is.
+        monkeypatch.setattr(module, "SUSPEND_SECONDS", WAIT_SECONDS)
     return step
 
 
