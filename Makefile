@@ -91,8 +91,8 @@ test-coverage: ## Run the tests and show the lines of the packages that they do 
 .PHONY: requirements audit sbom
 requirements audit sbom: $(AUDIT_VENV)/.installed
 requirements: ## Pin what the images contain, with hashes, in deploy/requirements
-	@$(PIN) --extra otel --extra postgres --extra tls pyproject.toml --output-file deploy/requirements/services.txt
-	@$(PIN) --extra otel --extra diffusion --extra musicgen pyproject.toml --output-file deploy/requirements/generation.txt
+	@$(PIN) --extra otel --extra postgres --extra s3 --extra tls pyproject.toml --output-file deploy/requirements/services.txt
+	@$(PIN) --extra diffusion --extra musicgen --extra otel --extra tls pyproject.toml --output-file deploy/requirements/generation.txt
 	@$(PIN) deploy/requirements/build.in --output-file deploy/requirements/build.txt
 audit: ## Look for known vulnerabilities in what the images contain (asks PyPI)
 	@for name in build services generation; do \
@@ -122,12 +122,13 @@ format: ## Format code and contracts, and fix what can be fixed automatically
 	@ruff check --quiet --fix $(wildcard $(WRITTEN))
 	@ruff format --quiet $(wildcard $(WRITTEN))
 	@buf format --write protos
-lint: ## Check format and style of code, contracts and compose.yaml
+lint: ## Check format and style of code, contracts, Dockerfile and compose files
 	@ruff format --check $(wildcard $(WRITTEN))
 	@ruff check $(wildcard $(WRITTEN))
 	@buf format --diff --exit-code protos
 	@buf lint
-	@check-jsonschema --builtin-schema vendor.compose-spec compose.yaml
+	@check-jsonschema --builtin-schema vendor.compose-spec compose.yaml $(wildcard deploy/compose*.yaml)
+	@hadolint deploy/Dockerfile
 types: ## Check types
 	@mypy
 quality: lint types ## Check style and types

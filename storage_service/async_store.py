@@ -20,13 +20,13 @@ from storage_service.db import schema
 from storage_service.db.database import Database
 from storage_service.db.error_translation import RETRY_AFTER_SECONDS, UnwritableDatabase
 from storage_service.db.models import Generation
-from storage_service.db.pooler import require_sessions
 from storage_service.db.write_probe import write_probe
 from storage_service.domain import leases, lifecycle
 from storage_service.events.changes import Change, announce_later, get_recorded_changes
 from storage_service.events.notifier import Notifier
 from storage_service.events.postgres_announcer import PostgresAnnouncer
 from storage_service.events.postgres_listener import listen
+from storage_service.pooler import require_sessions
 
 T = TypeVar("T")
 

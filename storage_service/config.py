@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from dgx_music.errors import FailedPrecondition
 from service_runtime.settings import Settings
 
 if TYPE_CHECKING:
@@ -18,6 +20,8 @@ class StorageSettings(Settings):
     database_url: str | None = Field(default=None, repr=False)
     """sqlite:///PATH or postgresql://USER@HOST/DATABASE. With several hosts, HOST:PORT,HOST:PORT, the one that allows
     writing is used. Unset: the file dgx_music.db in the data directory."""
+    database_url_file: Path | None = None
+    """File that contains the database URL, in place of `database_url`."""
     database_timeout_seconds: float = Field(default=5.0, gt=0)
     """How long to wait for a database that is locked or does not answer."""
     database_connections: int = Field(default=8, ge=1, le=100)
@@ -36,7 +40,10 @@ class StorageSettings(Settings):
     handed back and later goes on from where it was. 0: never. If all priorities are equal, none is handed back."""
 
     def resolved_database_url(self) -> str | URL:
-        """Returns the database URL, or the default if none is set."""
+        """Returns the database URL, or the default if none is set. Raises FailedPrecondition, which names the setting,
+        if two are set or the file can't be read."""
+        if self.database_url_file is not None:
+            return self._read_database_url(self.database_url_file)
         if self.database_url is not None:
             return self.database_url
         from sqlalchemy import URL  # Imported here so that reading the settings does not load SQLAlchemy.
@@ -44,8 +51,24 @@ class StorageSettings(Settings):
         # A path that contains a question mark can't be written as a URL string.
         return URL.create("sqlite", database=str(self.data_dir.expanduser().absolute() / "dgx_music.db"))
 
+    def _read_database_url(self, file: Path) -> str:
+        if self.database_url is not None:
+            raise _unusable("DGX_MUSIC_DATABASE_URL and DGX_MUSIC_DATABASE_URL_FILE are both set; set one of them")
+        try:
+            url = file.expanduser().read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            problem = getattr(error, "strerror", None) or error
+            raise _unusable(f"DGX_MUSIC_DATABASE_URL_FILE={file}: the file can't be read: {problem}") from error
+        if not url:
+            raise _unusable(f"DGX_MUSIC_DATABASE_URL_FILE={file}: the file is empty; write the URL into it")
+        return url
+
     def shown_database_url(self) -> str:
         """Returns the database URL without its passwords."""
         from storage_service.database_url import mask_url
 
         return mask_url(self.resolved_database_url())
+
+
+def _unusable(problem: str) -> FailedPrecondition:
+    return FailedPrecondition(problem, reason="DATABASE_URL_INVALID", metadata={"field": "database_url_file"})

@@ -71,12 +71,13 @@ def addresses() -> list[str]:
 
 async def create(stub: StorageServiceStub) -> str:
     """Creates a generation, again if it is refused while a migration has the tables locked."""
-    while True:
-        try:
-            return (await stub.CreateGeneration(NEW, timeout=60)).generation.id
-        except grpc.aio.AioRpcError as error:
-            if error.code() is not grpc.StatusCode.UNAVAILABLE:
-                raise
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                return (await stub.CreateGeneration(NEW, timeout=60)).generation.id
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                    raise
 
 
 async def require_wake_up(one: StorageServiceStub, other: StorageServiceStub) -> str:

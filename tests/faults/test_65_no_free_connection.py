@@ -4,6 +4,11 @@ on, and nothing is lost."""
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import grpc
 import grpc.aio
@@ -12,8 +17,11 @@ import pytest
 
 from dgx_music.channel import connect
 from dgx_music.error_status import read_error_details
+from dgx_music.errors import FailedPrecondition, Unavailable
 from dgx_music.storage.v1 import storage_pb2 as pb
 from dgx_music.storage.v1.storage_pb2_grpc import StorageServiceStub
+from storage_service.async_store import Store
+from storage_service.config import StorageSettings
 from storage_service.db import schema
 from tests.support.postgres_replication import postgres_nodes
 from tests.support.processes import free_ports
@@ -67,3 +75,47 @@ async def test_servers_want_more_connections_than_there_are(connections: int, *,
         with psycopg.connect(node.url) as connection:
             kept = {str(key) for (key,) in connection.execute("SELECT id FROM generations")}
     assert kept == {key for keys in created for key in keys}
+
+
+async def open_store(url: str) -> str | None:
+    """Opens a store once something listens there. Returns why it was refused; None if it was not."""
+    store = Store(StorageSettings(database_url=url))
+    try:
+        async with asyncio.timeout(60):
+            while True:
+                with suppress(Unavailable):
+                    await store.open()
+                    return None
+                await asyncio.sleep(0.05)
+    except FailedPrecondition as error:
+        return error.reason
+    finally:
+        await store.close()
+
+
+PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
+
+
+@pytest.mark.skipif(PGBOUNCER is None, reason="PgBouncer is not installed (Debian: apt install pgbouncer)")
+@pytest.mark.parametrize("mode", ["session", "transaction"])
+async def test_pooler_that_shares_sessions_is_refused(mode: str) -> None:
+    [port] = free_ports(1)
+    with postgres_nodes(1) as (node,), TemporaryDirectory() as folder:
+        node.create()
+        node.start()
+        schema.upgrade(node.url)
+        config = Path(folder, "pgbouncer.ini")
+        os.chmod(folder, 0o755)
+        Path(folder, "users.txt").write_text('"postgres" ""\n')
+        config.write_text(
+            f"[databases]\npostgres=host=127.0.0.1 port={node.port}\n[pgbouncer]\nlisten_addr=127.0.0.1\n"
+            f"listen_port={port}\nauth_type=trust\nauth_file={folder}/users.txt\npool_mode={mode}\n"
+            f"unix_socket_dir=\n{'user=nobody' if os.geteuid() == 0 else ''}\n"
+        )
+        pooler = await asyncio.create_subprocess_exec(str(PGBOUNCER), "--quiet", str(config))
+        try:
+            url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
+            assert await open_store(url) == (None if mode == "session" else "DATABASE_POOLER")
+        finally:
+            pooler.terminate()
+            await pooler.wait()
