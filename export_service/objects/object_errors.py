@@ -66,6 +66,13 @@ def _translate(error: Exception, action: str, bucket: str) -> ServiceError | Non
         )
     if isinstance(error, FileNotFoundError) or status == "404":
         return None
+    if code in FULL_CODES or status == "507":
+        return ResourceExhausted(
+            f"the object storage is full ({where}); delete files or raise its quota",
+            reason="DISK_FULL",
+            metadata=metadata,
+            retry_after_seconds=FULL_RETRY_SECONDS,
+        )
     if status in ("401", "403"):
         return Unavailable(
             f"the object storage denied access ({where}); check the credentials (AWS_ACCESS_KEY_ID and others), and "
@@ -73,13 +80,6 @@ def _translate(error: Exception, action: str, bucket: str) -> ServiceError | Non
             reason="BUCKET_ACCESS_DENIED",
             metadata=metadata,
             retry_after_seconds=DENIED_RETRY_SECONDS,
-        )
-    if code in FULL_CODES or status == "507":
-        return ResourceExhausted(
-            f"the object storage is full ({where}); delete files or raise its quota",
-            reason="DISK_FULL",
-            metadata=metadata,
-            retry_after_seconds=FULL_RETRY_SECONDS,
         )
     busy = code in BUSY_CODES or status in ("429", "503")
     return Unavailable(
