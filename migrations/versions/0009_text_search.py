@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 from alembic import op
+from sqlalchemy.exc import DatabaseError
+
+from dgx_music.errors import FailedPrecondition
 
 revision = "0009"
 down_revision = "0008"
@@ -11,6 +14,8 @@ branch_labels = None
 depends_on = None
 min_compatible = "0008"
 """The earliest revision whose servers can use this schema: triggers fill the index."""
+
+TOKENIZER = "trigram case_sensitive 1"
 
 PENDING_LIST_KB = 1024
 """How much of what was inserted each search in Postgres reads unsorted, at most."""
@@ -63,10 +68,17 @@ def _create_on_sqlite() -> None:
     _drop(op.get_bind())  # After a reset they are still there.
     # Two spaces at the end: every character then begins a trigram, so that shorter texts are found by their prefixes.
     op.execute("CREATE VIEW prompt_search_texts AS SELECT id, dgx_casefold(text) || '  ' AS text FROM prompts")
-    op.execute(
-        "CREATE VIRTUAL TABLE prompt_search USING fts5(text, content='prompt_search_texts', content_rowid='id', "
-        "tokenize='trigram case_sensitive 1', detail='none', columnsize=0)"
-    )
+    try:
+        op.execute(
+            "CREATE VIRTUAL TABLE prompt_search USING fts5(text, content='prompt_search_texts', content_rowid='id', "
+            f"tokenize='{TOKENIZER}', detail='none', columnsize=0)"
+        )
+    except DatabaseError as error:
+        raise FailedPrecondition(
+            f"this Python's SQLite has no index for text ({error.orig}); use a Python whose SQLite is 3.34 or later "
+            "with FTS5, or set DGX_MUSIC_DATABASE_URL to a Postgres database",
+            reason="SQLITE_WITHOUT_TEXT_INDEX",
+        ) from error
     op.execute("CREATE VIRTUAL TABLE prompt_search_terms USING fts5vocab('prompt_search', 'instance')")
     op.execute("INSERT INTO prompt_search(prompt_search) VALUES ('rebuild')")
     # None for deletions: FTS5 would have to be told the text, and the id of a prompt is never used again.
