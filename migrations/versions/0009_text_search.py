@@ -20,7 +20,6 @@ TOKENIZER = "trigram case_sensitive 1"
 PENDING_LIST_KB = 1024
 """How much of what was inserted each search in Postgres reads unsorted, at most."""
 
-
 _FILLED_AT_ONCE = 5000
 
 
@@ -172,7 +171,10 @@ def _create_postgres_table(connection: sa.Connection) -> None:
 
 def _fill_postgres_table(connection: sa.Connection) -> None:
     statement = sa.text("""
-        WITH batch AS (SELECT id, text FROM prompts WHERE id > :last ORDER BY id LIMIT :limit),
+        WITH batch AS (
+            SELECT id, text FROM prompts
+            WHERE id > :last AND NOT EXISTS (SELECT 1 FROM prompt_search WHERE prompt_id = id) ORDER BY id LIMIT :limit
+        ),
         filled AS (
             INSERT INTO prompt_search (prompt_id, prompt_hash, text)
             SELECT id, hashtextextended(text, 0), lower(text) FROM batch ON CONFLICT DO NOTHING
