@@ -50,11 +50,8 @@ def parse_kinds(kinds: Sequence[str] | None) -> list[FileKind]:
 
 async def show_url(session: Session, console: Console, generation_id: str, render_id: str, expires: str) -> int:
     """Prints a URL of a file."""
-    request = GetDownloadUrlRequest(
-        generation_id=generation_id,
-        render_id=render_id,
-        expires_seconds=round(parse_age(expires, "--expires").total_seconds()),
-    )
+    seconds = round(parse_age(expires, "--expires").total_seconds())
+    request = GetDownloadUrlRequest(generation_id=generation_id, render_id=render_id, expires_seconds=seconds)
     response = await session.music.GetDownloadUrl(request, timeout=CALL_TIMEOUT_SECONDS)
     if console.as_json:
         console.print_message(response)

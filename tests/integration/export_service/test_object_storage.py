@@ -219,9 +219,9 @@ async def test_a_url_for_a_download(services):
 
 
 async def test_a_folder_has_no_urls(tmp_path):
-    async with run_export_service(tmp_path) as client:
-        async with raises_rpc_error("FAILED_PRECONDITION", "NO_OBJECT_STORAGE", match="dgx-music download"):
-            await client.stub.GetDownloadUrl(export_pb2.GetDownloadUrlRequest(generation_id=new_id()))
+    refused = raises_rpc_error("FAILED_PRECONDITION", "NO_OBJECT_STORAGE", match="dgx-music download")
+    async with run_export_service(tmp_path) as client, refused:
+        await client.stub.GetDownloadUrl(export_pb2.GetDownloadUrlRequest(generation_id=new_id()))
 
 
 async def test_cleanup_finds_remains(services, store, monkeypatch):
@@ -236,7 +236,7 @@ async def test_cleanup_finds_remains(services, store, monkeypatch):
     orphan = f"renders/{new_id()}/1/{new_id()}.flac"
     for key in (f"outputs/{generation_id}/1.wav", f"renders/{generation_id}/1/{new_id()}.flac", orphan):
         store.put(key, b"x")
-    assert [one.generation_id for one in await list_files(b)][0] == generation_id
+    assert (await list_files(b))[0].generation_id == generation_id
     results = b.stub.Cleanup(export_pb2.CleanupRequest(orphans=True), timeout=TIMEOUT_SECONDS)
     assert {one.file.file_path async for one in results} >= {orphan}
     assert keys(store) - {"probe"} == {exported.file_path}
