@@ -24,6 +24,7 @@ from storage_service.db.database import Database
 from storage_service.db.models import Base, Generation
 from storage_service.domain import creation
 from storage_service.domain.creation import NewGeneration
+from tests.support.migrated_databases import COMPARED
 
 LATEST = schema.REVISIONS[-1]
 
@@ -42,7 +43,7 @@ def test_migration_scripts_match_known_revisions() -> None:
 def test_migrated_schema_matches_models(empty_url: str, empty_database: Database) -> None:
     schema.upgrade(empty_url)
     with empty_database.connect_for_writing() as connection:
-        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+        context = MigrationContext.configure(connection, opts=COMPARED)
         assert compare_metadata(context, Base.metadata) == []
         named = {c["name"] for c in inspect(connection).get_check_constraints("generations")}
     assert "ck_generations_status" in named
@@ -84,14 +85,15 @@ def test_downgrade_to_0001_and_upgrade_keep_rows(
             "metadata": row["metadata"],
             "sampling": None,
             "continuation": None,
-            **dict.fromkeys(("conditioning", "edit", "loop", "variation_of")),
+            **dict.fromkeys(("conditioning", "edit", "loop", "variation_of", "export_address")),
             "output": None,
             "rating": None,
             "client": "",
             "trace_parent": None,
+            "weight": None,
             **rank,
         }
-        compared = MigrationContext.configure(connection, opts={"compare_type": True})
+        compared = MigrationContext.configure(connection, opts=COMPARED)
         assert compare_metadata(compared, Base.metadata) == []
         constraints = {c["name"] for c in inspect(connection).get_check_constraints("generations")}
         assert "ck_generations_status" in constraints
