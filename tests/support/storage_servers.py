@@ -48,9 +48,7 @@ async def storage_server(
         yield process
     finally:
         with suppress(ProcessLookupError):
-            os.killpg(
-                process.pid, signal.SIGTERM
-            )  # The process may be a prefix that waits for the server, as faketime.
+            os.killpg(process.pid, signal.SIGTERM)  # The process may be a prefix that waits for the server: faketime.
         await process.wait()
 
 
