@@ -54,13 +54,14 @@ class Settings(BaseSettings):
     data_dir: Path = Field(default_factory=default_data_dir)
     """Folder of all persistent data: the database, the audio files, the spool and the socket."""
     gateway_address: str | None = None
-    """Address of the gateway. If unset, commands run the services in their own process."""
+    """Address of the gateway, or of several. If unset, commands run the services in their own process."""
     generation_address: str = "127.0.0.1:50051"
-    """Address of the generation service."""
+    """Address of the generation service, or of several."""
     storage_address: str = "127.0.0.1:50052"
-    """Address of the storage service. Several servers that share one Postgres: `ipv4:A:50052,B:50052`."""
+    """Address of the storage service. Several servers that share one Postgres: `dns:///storage:50052` for all that the
+    name has, or `ipv4:A:50052,B:50052`."""
     export_address: str = "127.0.0.1:50053"
-    """Address of the export service."""
+    """Address of the export service, or of several that share one object storage."""
     listen: str | None = None
     """Address to bind to instead of the service's own, e.g. 0.0.0.0:50052."""
     allow_insecure_listen: bool = False

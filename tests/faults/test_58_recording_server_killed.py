@@ -3,8 +3,8 @@ at the next one when it or their gateway is killed, and what it keeps is resumed
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -16,7 +16,10 @@ from dgx_music.client.async_generation import AsyncGeneration
 from dgx_music.errors import GenerationFailed
 from dgx_music.export.v1 import export_pb2 as export
 from dgx_music.storage.v1 import storage_pb2 as storage
+from tests.support.background_listener import BackgroundListener as Listener
+from tests.support.command_line import DGX_MUSIC, environment
 from tests.support.many_hosts import ManyHosts, many_hosts
+from tests.support.processes import process
 
 pytestmark = pytest.mark.slow
 
@@ -41,39 +44,6 @@ async def hosts(tmp_path: Path) -> AsyncIterator[ManyHosts]:
 async def client(hosts: ManyHosts) -> AsyncIterator[AsyncClient]:
     async with AsyncClient(hosts.together("gateway")) as client:
         yield client
-
-
-class Listener:
-    """Listens in the background, and keeps what it hears."""
-
-    def __init__(self, generation: AsyncGeneration, start_frame: int = 0) -> None:
-        self.pcm, self.start_frame = bytearray(), start_frame
-        self._heard = asyncio.Event()
-        self._wanted = 0
-        self._task = asyncio.create_task(self._listen(generation))
-
-    async def _listen(self, generation: AsyncGeneration) -> None:
-        async with generation.stream(start_frame=self.start_frame) as stream:
-            async for chunk in stream:
-                self.pcm += chunk.pcm
-                if len(self.pcm) >= self._wanted:
-                    self._heard.set()
-
-    async def hear(self, frames: int) -> None:
-        """Returns when it has heard so many frames in all."""
-        self._heard.clear()
-        self._wanted = frames * 8
-        if len(self.pcm) < self._wanted:
-            waiting = asyncio.create_task(self._heard.wait())
-            await asyncio.wait({waiting, self._task}, timeout=60, return_when=asyncio.FIRST_COMPLETED)
-            waiting.cancel()
-        assert len(self.pcm) >= self._wanted
-
-    async def end(self) -> bytes:
-        """Returns what it has heard, at the end of the stream."""
-        async with asyncio.timeout(60):
-            await self._task
-        return bytes(self.pcm)
 
 
 async def address_of(hosts: ManyHosts, generation: AsyncGeneration, other_than: str = "") -> str:
@@ -170,3 +140,36 @@ async def test_attempt_is_resumed_and_deleted_at_the_server_that_has_the_samples
     assert short[3].state == "completed"
     log = hosts.running["generation-1"].log()[len(log) :]
     assert log.count('"export_resumed"') == 1
+
+
+async def test_command_that_plays_goes_on_when_its_gateway_is_killed(hosts: ManyHosts) -> None:
+    env = environment(DGX_MUSIC_GATEWAY_ADDRESS=hosts.together("gateway"))
+    command = [DGX_MUSIC, "generate", "a calm piano", "-d", f"{SECONDS:g}", "--stdout", "--raw"]
+    async with process(*command, env=env, stdout=PIPE, stderr=PIPE) as playing:
+        assert playing.stdout is not None
+        assert playing.stderr is not None
+        pcm = await playing.stdout.readexactly(HEARD_FRAMES * 8)
+        for name in hosts.of_kind("gateway"):
+            await hosts.kill(name)
+            await hosts.start(name)
+            pcm += await playing.stdout.readexactly(HEARD_FRAMES * 8)
+        pcm += await playing.stdout.read()
+        said = (await playing.stderr.read()).decode()
+        assert await playing.wait() == 0, said
+    [generation] = (await hosts.music.ListGenerations(storage.ListGenerationsRequest(), timeout=60)).generations
+    assert sha256(pcm) == generation.metadata["pcm_sha256"]
+
+
+async def test_stream_is_not_cut_while_storage_is_away(hosts: ManyHosts, client: AsyncClient) -> None:
+    generation = await submit(client)
+    request = export.StreamAudioRequest(generation_id=generation.id)
+    pcm, has_restarted = b"", False
+    async for part in hosts.music.StreamAudio(request, timeout=60):
+        pcm += part.chunk.pcm
+        if len(pcm) >= HEARD_FRAMES * 8 and not has_restarted:
+            has_restarted = True
+            await hosts.kill("storage-1")
+            await hosts.start("storage-1")
+    await generation.wait()
+    assert has_restarted
+    assert sha256(pcm) == generation.metadata["pcm_sha256"]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dgx_music.channel import connect
+from tests.support.health import SERVING, wait_for_health
 from tests.support.service_processes import SERVICES, STUBS, ServiceProcesses
 
 if TYPE_CHECKING:
@@ -49,10 +50,13 @@ class ManyHosts(ServiceProcesses):
             await super().start(name, module=module, prefix=prefix, **{**own, **settings})
 
     async def start_all(self) -> None:
-        """Starts the first storage server, which creates the tables, and then all others at once."""
+        """Starts the first storage server, which creates the tables, and then all others at once. Returns when all
+        gateways are SERVING, and so everything that they need."""
         first, *others = self.names
         await self.start(first)
         await asyncio.gather(*(self.start(name) for name in others))
+        for name in self.of_kind("gateway"):
+            await wait_for_health(self.channel(name), SERVING)
 
     @property
     def music(self) -> MusicServiceAsyncStub:
