@@ -76,7 +76,9 @@ class Bucket:
         with `after`, only those that come after this key.
         """
         with self._translate("listing objects"):
-            for chunk in self._client(REQUEST_SECONDS).list(prefix, offset=after or None, chunk_size=LIST_OBJECTS):
+            for chunk in self._client(REQUEST_SECONDS).list(
+                prefix or None, offset=after or None, chunk_size=LIST_OBJECTS
+            ):
                 yield from map(_stored, chunk)
 
     def list_folders(self, prefix: str) -> list[str]:
