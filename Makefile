@@ -159,6 +159,10 @@ bench-gpu: develop ## Measure the engine on this machine's GPU: 5 minutes
 bench-storage: develop ## Measure storage at 1,000 to 1,000,000 generations, on SQLite and Postgres: up to 10 minutes
 	@python -m benchmarks.storage
 
+.PHONY: bench-search
+bench-search: develop ## Measure the search in 1,000,000 prompts, on SQLite and Postgres: 5 minutes
+	@python -m benchmarks.search
+
 .PHONY: bench-gateway
 bench-gateway: develop ## Measure the gateway: calls, streams, an overload minute, 200 listeners: 6 minutes
 	@python -m benchmarks.gateway

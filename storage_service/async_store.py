@@ -26,13 +26,13 @@ from storage_service.events.changes import Change, announce_later, get_recorded_
 from storage_service.events.notifier import Notifier
 from storage_service.events.postgres_announcer import PostgresAnnouncer
 from storage_service.events.postgres_listener import listen
+from storage_service.pooler import require_sessions
 
 T = TypeVar("T")
 
 MAX_WAIT_SECONDS = 30.0
 """The longest time that a claim may wait for work."""
 
-POSTGRES_THREADS = 8
 SQLITE_THREADS = 1
 """SQLite has one writer at a time, and a thread that meets a lock sleeps for up to 100 ms between its tries. With one
 thread, none of this process ever meets a lock of its own."""
@@ -46,9 +46,9 @@ class Store:
         self._database = Database(
             settings.resolved_database_url(),
             busy_timeout_seconds=settings.database_timeout_seconds,
-            connections=POSTGRES_THREADS + 1,  # One for the health check.
+            connections=settings.database_connections + 1,  # One for the health check.
         )
-        threads = SQLITE_THREADS if self._database.is_sqlite else POSTGRES_THREADS
+        threads = SQLITE_THREADS if self._database.is_sqlite else settings.database_connections
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="database")
         self._check_thread = HealthThread()
         self._write_error: UnwritableDatabase | None = None
@@ -58,7 +58,11 @@ class Store:
         self._announcer = PostgresAnnouncer(self._database.engine, self._sender) if self.is_shared else None
 
     async def open(self) -> None:
-        """Creates the schema of a new database. Raises FailedPrecondition if the schema is of another version."""
+        """Creates the schema of a new database.
+
+        Raises FailedPrecondition if the schema is of another version, or for a pooler that shares sessions.
+        """
+        await self._run_in_thread(lambda: require_sessions(self._database))
         await self._run_in_thread(lambda: schema.ensure(self._database))
 
     @property

@@ -18,11 +18,15 @@ class StorageSettings(Settings):
     """Each field is set by the environment variable `DGX_MUSIC_<NAME>`."""
 
     database_url: str | None = Field(default=None, repr=False)
-    """sqlite:///PATH or postgresql://USER@HOST/DATABASE. Unset: the file dgx_music.db in the data directory."""
+    """sqlite:///PATH or postgresql://USER@HOST/DATABASE. With several hosts, HOST:PORT,HOST:PORT, the one that allows
+    writing is used. Unset: the file dgx_music.db in the data directory."""
     database_url_file: Path | None = None
     """File that contains the database URL, in place of `database_url`."""
     database_timeout_seconds: float = Field(default=5.0, gt=0)
     """How long to wait for a database that is locked or does not answer."""
+    database_connections: int = Field(default=8, ge=1, le=100)
+    """How many transactions a server runs on Postgres at a time, each on a connection. It has three connections more:
+    for its health, and to tell and to be told of changes. Postgres's max_connections must allow for all servers."""
     lease_sweep_seconds: float = Field(default=5.0, gt=0)
     """The longest time between two checks for expired leases."""
     max_attempts: int = Field(default=3, ge=1, le=20)
@@ -31,6 +35,9 @@ class StorageSettings(Settings):
     """The number of generations that may be pending or processing at a time, of all clients together."""
     max_pending_per_client: int = Field(default=5_000, ge=1)
     """The number that may be pending or processing of one client, unless its token allows fewer."""
+    preempt_after_seconds: float = Field(default=10.0, ge=0)
+    """After how long the first generation in the queue takes the place of a running one of lower priority, which is
+    handed back and later goes on from where it was. 0: never. If all priorities are equal, none is handed back."""
 
     def resolved_database_url(self) -> str | URL:
         """Returns the database URL, or the default if none is set. Raises FailedPrecondition, which names the setting,

@@ -11,25 +11,38 @@ starts without it.
 from __future__ import annotations
 
 import logging
+import random
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from sqlalchemy import URL, Connection, inspect, text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from dgx_music.errors import FailedPrecondition
 from storage_service.db.database import Database
+from storage_service.db.error_translation import Deadlock, locked
 from storage_service.db.models import Base
 
 REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0011")
 """The revisions that this version supports, oldest first."""
 
 _VERSION_TABLE = "alembic_version"
+TEXT_INDEX_TABLE = "prompt_search"
+"""The table of the text index (migration 0009), which is no model's; other objects' names begin with its name."""
 
 MIN_COMPATIBLE_COLUMN = "min_compatible"
 """The column beside Alembic's revision. Alembic leaves it alone; `migrations/env.py` writes it."""
 
+_LOCK_TABLES_SECONDS = 60.0
+_LOCK_ATTEMPT_MS = 300
+"""Less than Postgres's deadlock_timeout, after which it would abort the migration or a writer."""
+_LOCK_PAUSE_SECONDS = 0.2
+
 _MIGRATION_LOCK = 0x6467_786D  # "dgxm": the advisory lock of migrations on Postgres
+_PREPARATION_LOCK = 0x6467_7870  # "dgxp": that of what is done before them
 
 
 class SchemaVersion(NamedTuple):
@@ -92,8 +105,18 @@ def ensure(database: Database) -> None:
 
 def upgrade_database(database: Database, revision: str = REVISIONS[-1]) -> None:
     """Does what `upgrade` does, on an open database. A schema that is newer but compatible stays as it is."""
+    if not database.is_sqlite:
+        _prepare(database, revision)
+    try:
+        _upgrade_once(database, revision, "EXCLUSIVE")
+    except Deadlock:
+        # With a transaction that had read a table before the lock, and waits to write to it. Now nobody reads either.
+        _upgrade_once(database, revision, "ACCESS EXCLUSIVE")
+
+
+def _upgrade_once(database: Database, revision: str, lock_mode: str) -> None:
     with database.connect_for_writing() as connection:
-        _lock(connection)
+        _lock(connection, lock_mode)
         version = _version_of(connection)
         if version is not None and version.is_newer_and_compatible:
             return
@@ -119,6 +142,8 @@ def reset_database(database: Database) -> None:
         _lock(connection)
         _require_known_revision(connection)
         Base.metadata.drop_all(connection)
+        if database.is_sqlite:
+            connection.execute(text(f"DROP VIEW IF EXISTS {TEXT_INDEX_TABLE}_texts"))
         connection.execute(text(f"DROP TABLE IF EXISTS {_VERSION_TABLE}"))
         _run_migrations(connection, "upgrade", REVISIONS[-1])
 
@@ -186,24 +211,67 @@ def _newer(version: SchemaVersion) -> FailedPrecondition:
     )
 
 
-def _lock(connection: Connection) -> None:
-    """Blocks other migrations and all writes until the transaction ends. On SQLite, BEGIN IMMEDIATE has done so."""
+def _lock(connection: Connection, lock_mode: str = "ACCESS EXCLUSIVE") -> None:
+    """Blocks other migrations and all writes until the transaction ends. On SQLite, BEGIN IMMEDIATE has done so.
+
+    With `lock_mode` ACCESS EXCLUSIVE also all reads, which otherwise go on until the first step that alters a table.
+    """
     if connection.dialect.name != "postgresql":
         return
     # Another migration may take minutes, whereas writers that do not get out of the way in time are an error.
     timeout = connection.scalar(text("SHOW lock_timeout"))
     connection.execute(text("SET LOCAL lock_timeout = 0"))
     connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
+    # Writers are locked out before the first step because a deadlock with one could abort the migration.
+    tables = sorted(set(inspect(connection).get_table_names()) & set(Base.metadata.tables))
+    give_up_at = time.monotonic() + _LOCK_TABLES_SECONDS
+    while tables and not _try_lock(connection, f"LOCK TABLE {', '.join(tables)} IN {lock_mode} MODE"):
+        if time.monotonic() > give_up_at:
+            raise locked()
+        time.sleep(random.uniform(0.5, 1.5) * _LOCK_PAUSE_SECONDS)
     connection.execute(text("SELECT set_config('lock_timeout', :timeout, true)"), {"timeout": timeout})
-    # Writers are locked out before the first step because a deadlock with one could abort the migration. Reads continue
-    # until the first step that alters a table.
-    if own_tables := sorted(set(inspect(connection).get_table_names()) & set(Base.metadata.tables)):
-        connection.execute(text(f"LOCK TABLE {', '.join(own_tables)} IN EXCLUSIVE MODE"))
+
+
+def _try_lock(connection: Connection, statement: str) -> bool:
+    """Locks all tables or none. Gives way quickly: writers take them in another order, and wait while this waits."""
+    with suppress(OperationalError), connection.begin_nested():
+        connection.execute(text(f"SET LOCAL lock_timeout = {_LOCK_ATTEMPT_MS}"))
+        connection.execute(text(statement))
+        return True
+    return False
+
+
+def _prepare(database: Database, revision: str) -> None:
+    """Runs what migrations of an existing Postgres database can do before their transaction, while servers write."""
+    if not _pending_revisions(current_revision(database), revision):
+        return
+    _silence_plugins()
+    from alembic.script import ScriptDirectory
+
+    scripts = ScriptDirectory(str(migrations_folder()))
+    with database.outside_transactions() as connection:
+        # Polled: a concurrently created index waits for all statements that run, also for one that waits for a lock.
+        while not connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": _PREPARATION_LOCK}):
+            time.sleep(random.uniform(0.5, 1.5) * _LOCK_PAUSE_SECONDS)
+        try:
+            version = _version_of(connection)
+            for one in _pending_revisions(version and version.revision, revision):
+                prepare = getattr(scripts.get_revision(one).module, "prepare", None)
+                if prepare is not None:
+                    prepare(connection)
+        finally:
+            connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": _PREPARATION_LOCK})
+
+
+def _pending_revisions(current: str | None, target: str) -> tuple[str, ...]:
+    """Returns the revisions that an existing database has yet to be upgraded to."""
+    if current not in REVISIONS:
+        return ()
+    return REVISIONS[REVISIONS.index(current) + 1 : REVISIONS.index(target) + 1]
 
 
 def _run_migrations(connection: Connection, direction: Literal["upgrade", "downgrade"], revision: str) -> None:
-    # Which plugins Alembic finds, when it is imported, is of no use in a server's log.
-    logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)
+    _silence_plugins()
     from alembic import command
     from alembic.config import Config
 
@@ -213,3 +281,8 @@ def _run_migrations(connection: Connection, direction: Literal["upgrade", "downg
     config.attributes["connection"] = connection
     migrate = command.upgrade if direction == "upgrade" else command.downgrade
     migrate(config, revision)
+
+
+def _silence_plugins() -> None:
+    """Keeps from a server's log which plugins Alembic finds when it is imported."""
+    logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)

@@ -1,4 +1,4 @@
-"""The lease of a worker: claim, renew, complete, fail, hand back, and the expiry of leases.
+"""The lease of a worker: claim, renew, complete, fail, and the expiry of leases. `sharing/hand_back.py` has its return.
 
 Every change by a worker requires the token of a lease that has not expired by the database's clock. A worker that was
 suspended for longer than its lease can't write, whether or not a sweep has found its lease expired yet.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from sqlalchemy import case, literal, select, update
@@ -41,6 +40,7 @@ from storage_service.domain.request_validation import (
     check_name,
     check_server_address,
 )
+from storage_service.domain.sharing import job_checkpoints
 from storage_service.events.changes import Change, record_change
 from storage_service.states import (
     COMPLETE,
@@ -121,15 +121,15 @@ def renew(
     stage: GenerationStage | None,
     progress: float,
     export_address: str = "",
-) -> datetime | None:
+) -> Generation | None:
     """Extends the lease and records stage and progress; a `stage` of None keeps the previous one. So does an empty
     `export_address`, which is where the audio of this attempt is received.
 
-    Returns when the lease expires, or None if the generation was cancelled and the worker has to stop.
+    Returns the generation with its new lease, or None if the generation was cancelled and the worker has to stop.
     """
     check_range("lease_seconds", lease_seconds, *LEASE_SECONDS_RANGE, "s")
     check_range("progress", progress, 0, 1)
-    is_leased = _lease_conditions(generation_id, lease_token)
+    is_leased = lease_conditions(generation_id, lease_token)
     values = {"lease_expires_at": now_plus(lease_seconds), "progress": progress}
     if stage is not None:
         values["stage"] = stage.value
@@ -137,17 +137,17 @@ def renew(
         values["export_address"] = check_server_address("export_address", export_address)
     renewed = transition(session, is_leased, due_seconds=lease_seconds, **values)
     if renewed is not None:
-        return renewed.lease_expires_at
+        return renewed
     current = get(session, generation_id)
     if current.lease_token == lease_token and current.status is GenerationStatus.CANCELLED:
         return None
-    raise _lease_error(current, lease_token, RENEW)
+    raise lease_error(current, lease_token, RENEW)
 
 
 def complete(session: Session, generation_id: str, lease_token: str, completion: Completion) -> Generation:
     """PROCESSING → COMPLETED, by the holder of the lease. A repeat with the same token returns the same."""
     completion.check()
-    is_leased = _lease_conditions(generation_id, lease_token)
+    is_leased = lease_conditions(generation_id, lease_token)
     # The row is locked so that its metadata can't change between the merge and the write.
     metadata = session.scalar(select(Generation.metadata_).where(*is_leased).with_for_update())
     completed = transition(
@@ -169,7 +169,7 @@ def complete(session: Session, generation_id: str, lease_token: str, completion:
     current = get(session, generation_id)
     if current.lease_token == lease_token and current.status is GenerationStatus.COMPLETED:
         return current
-    raise _lease_error(current, lease_token, COMPLETE)
+    raise lease_error(current, lease_token, COMPLETE)
 
 
 def fail(
@@ -186,9 +186,9 @@ def fail(
     By the holder of the lease. A retry waits for 1 s·2^(attempt-1), but at most 64 s; or for `retry_after_seconds` if
     that is longer.
     """
-    message = _clean_error_message(error_message)
+    message = clean_error_message(error_message)
     check_range("retry_after_seconds", retry_after_seconds, 0, MAX_RETRY_AFTER_SECONDS, "s")
-    is_leased = _lease_conditions(generation_id, lease_token)
+    is_leased = lease_conditions(generation_id, lease_token)
     failed = None
     if retryable:
         doublings = case(
@@ -215,26 +215,8 @@ def fail(
             **FINISHED_COLUMNS,
         )
     if failed is None:
-        raise _lease_error(get(session, generation_id), lease_token, FAIL)
+        raise lease_error(get(session, generation_id), lease_token, FAIL)
     return failed
-
-
-def hand_back(session: Session, generation_id: str, lease_token: str, reason: str) -> Generation:
-    """PROCESSING → PENDING by a worker that shuts down before it is done.
-
-    The generation can be claimed immediately, and this attempt does not count against its maximum.
-    """
-    handed_back = transition(
-        session,
-        _lease_conditions(generation_id, lease_token),
-        status=GenerationStatus.PENDING,
-        max_attempts=Generation.max_attempts + 1,
-        error_message=_clean_error_message(reason),
-        **UNLEASED_COLUMNS,
-    )
-    if handed_back is None:
-        raise _lease_error(get(session, generation_id), lease_token, FAIL)
-    return handed_back
 
 
 def expire_leases(session: Session) -> list[Generation]:
@@ -258,12 +240,13 @@ def expire_leases(session: Session) -> list[Generation]:
     )
     expired = list(session.scalars(statement, execution_options=REFRESH_FROM_RETURNING))
     LEASE_EXPIRIES.inc(by=len(expired))
+    job_checkpoints.drop(session, [generation.id for generation in expired if generation.is_finished])
     for generation in expired:
         record_change(session, Change(generation.id, generation.model_name, is_claimable=generation.is_pending))
     return expired
 
 
-def _lease_conditions(generation_id: str, lease_token: str) -> list[ColumnElement[bool]]:
+def lease_conditions(generation_id: str, lease_token: str) -> list[ColumnElement[bool]]:
     """Returns the conditions under which the row exists and this token holds its lease."""
     if not lease_token:
         raise InvalidArgument("lease_token", "must not be empty; send the token that ClaimGeneration returned")
@@ -276,14 +259,15 @@ def _lease_conditions(generation_id: str, lease_token: str) -> list[ColumnElemen
     ]
 
 
-def _clean_error_message(error_message: str) -> str:
+def clean_error_message(error_message: str) -> str:
+    """Returns the message as it can be stored. Raises InvalidArgument if there is none."""
     if not error_message.strip():
         raise InvalidArgument("error_message", "must not be empty; describe the failure for the user")
     # Postgres can't store NUL, and that must not lose an error report.
     return error_message.replace("\0", "\N{REPLACEMENT CHARACTER}")[:MAX_ERROR_CHARACTERS]
 
 
-def _lease_error(current: Generation, lease_token: str, requested: Transition) -> ServiceError:
+def lease_error(current: Generation, lease_token: str, requested: Transition) -> ServiceError:
     """Returns why the transition that a worker requested changed no row."""
     if current.lease_token != lease_token or current.status is GenerationStatus.PROCESSING:
         return Aborted(

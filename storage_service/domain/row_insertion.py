@@ -32,7 +32,7 @@ _PARAMETERS = (
     *("id", "prompt", "model_name", "model_version", "status", "duration_seconds", "sample_rate", "channels", "seed"),
     *("output", "file_path", "sampling", "request_id", "request_fingerprint", "priority", "ranked_at"),
     *("continuation", "conditioning", "edit", "loop", "variation_of"),
-    *("client", "trace_parent", "attempt", "max_attempts", "progress"),
+    *("client", "weight", "trace_parent", "attempt", "max_attempts", "progress"),
 )
 """The columns that are set by a parameter of their name."""
 
@@ -57,6 +57,7 @@ def insert(
     file_path: str | None,
     model_version: str | None,
     counts_prompt: bool,
+    weight: float = 1.0,
 ) -> tuple[Generation, bool]:
     """Returns the row, and whether it was created now. `counts_prompt`, on Postgres: in the same round trip."""
     request_id = new.request_id and new.request_id.lower()
@@ -85,6 +86,7 @@ def insert(
         "priority": new.priority,
         "ranked_at": rank,
         "client": origin.client,
+        "weight": None if weight == 1.0 else weight,
         "trace_parent": origin.trace_parent,
         "attempt": 0,
         "max_attempts": new.max_attempts or max_attempts,

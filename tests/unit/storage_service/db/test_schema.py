@@ -15,7 +15,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import inspect, text
+from sqlalchemy import Connection, inspect, text
 
 from dgx_music.errors import FailedPrecondition
 from service_runtime.audio.output_options import FileFormat, LoudnessProfile, OutputOptions
@@ -24,8 +24,15 @@ from storage_service.db.database import Database
 from storage_service.db.models import Base, Generation
 from storage_service.domain import creation
 from storage_service.domain.creation import NewGeneration
+from tests.support.migrated_databases import COMPARED
 
 LATEST = schema.REVISIONS[-1]
+
+
+def set_version(connection: Connection, revision: str) -> None:
+    """Makes the schema one of this revision, with which no earlier version is compatible."""
+    statement = text("UPDATE alembic_version SET version_num = :revision, min_compatible = :revision")
+    connection.execute(statement, {"revision": revision})
 
 
 def test_migration_scripts_match_known_revisions() -> None:
@@ -36,7 +43,7 @@ def test_migration_scripts_match_known_revisions() -> None:
 def test_migrated_schema_matches_models(empty_url: str, empty_database: Database) -> None:
     schema.upgrade(empty_url)
     with empty_database.connect_for_writing() as connection:
-        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+        context = MigrationContext.configure(connection, opts=COMPARED)
         assert compare_metadata(context, Base.metadata) == []
         named = {c["name"] for c in inspect(connection).get_check_constraints("generations")}
     assert "ck_generations_status" in named
@@ -83,9 +90,10 @@ def test_downgrade_to_0001_and_upgrade_keep_rows(
             "rating": None,
             "client": "",
             "trace_parent": None,
+            "weight": None,
             **rank,
         }
-        compared = MigrationContext.configure(connection, opts={"compare_type": True})
+        compared = MigrationContext.configure(connection, opts=COMPARED)
         assert compare_metadata(compared, Base.metadata) == []
         constraints = {c["name"] for c in inspect(connection).get_check_constraints("generations")}
         assert "ck_generations_status" in constraints
