@@ -33,6 +33,7 @@ IDEMPOTENT_METHODS = {
     ),
     "dgx_music.export.v1.ExportService": (
         "CheckOutput",
+        "GetDownloadUrl",
         "GetWaveform",
         "EditTags",
         "ListFiles",
@@ -43,6 +44,7 @@ IDEMPOTENT_METHODS = {
         "GetGeneration",
         "ListGenerations",
         "RateGeneration",
+        "GetDownloadUrl",
         "GetWaveform",
         "EditTags",
         "ListFiles",

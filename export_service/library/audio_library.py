@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -31,6 +32,15 @@ class RangeFile(Protocol):
         """Returns at most `size` bytes; none past the end."""
 
     def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class SignedUrl:
+    """A URL with which anybody can download a file."""
+
+    url: str
+    file_name: str
+    file_size_bytes: int
 
 
 class Renders(Protocol):
@@ -103,6 +113,11 @@ class AudioLibrary(Protocol):
     def open_file(self, generation_id: str, render_id: str = "", *, manifest: bool = False) -> RangeFile | None:
         """Opens the generation's file, a render of it, or the manifest beside it, for a download; None if there is no
         file. Raises NotFound if there is no such render or no manifest.
+        """
+
+    def sign_url(self, generation_id: str, render_id: str, expires: timedelta) -> SignedUrl | None:
+        """Returns a URL for a download of the generation's file or a render of it, which expires; None if there is no
+        file. Raises NotFound if there is no such render, FailedPrecondition if the library has no URLs.
         """
 
     def delete(self, generation_id: str) -> bool:

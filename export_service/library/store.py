@@ -12,11 +12,11 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
-from dgx_music.errors import NotFound, Unavailable
+from dgx_music.errors import FailedPrecondition, NotFound, Unavailable
 from export_service.formats.codecs import EXTENSIONS
 from export_service.formats.m4a_file import DamagedFileError
 from export_service.formats.reader import open_sequential
@@ -29,6 +29,7 @@ from export_service.library.filesystem import (
     translate_disk_errors,
     widen_folders,
 )
+from export_service.library.local_file import LocalFile
 from export_service.library.manifests import find_manifest, manifest_path, move_staged, seal_staged
 from export_service.library.mastered_file import MasteredFile
 from export_service.library.regular_files import (
@@ -213,6 +214,14 @@ class Library:
             mark_used(path)
         return LocalFile(find_manifest(path) if manifest else path)
 
+    def sign_url(self, generation_id: str, render_id: str, expires: timedelta) -> NoReturn:
+        """Raises FailedPrecondition: only object storage has URLs."""
+        raise FailedPrecondition(
+            "the library is a folder on the export server, which has no URLs; use Download (`dgx-music download`), or "
+            "keep the library in object storage with DGX_MUSIC_LIBRARY_URL",
+            reason="NO_OBJECT_STORAGE",
+        )
+
     def delete(self, generation_id: str) -> bool:
         """Deletes the generation's file and its renders, durably. Returns whether there was a file."""
         with self._commit_lock:
@@ -261,26 +270,6 @@ def file_not_found(generation_id: str) -> NotFound:
 def file_replaced(file_id: str) -> NotFound:
     """Returns the error of a file that is no longer the one that was opened. `file_id` is that of its name."""
     return NotFound("file", file_id, "it was deleted or replaced in the meantime")
-
-
-class LocalFile:
-    """An open file, which stays readable even if it is deleted or replaced meanwhile."""
-
-    def __init__(self, path: Path) -> None:
-        """Raises NotFound if the file does not exist any more."""
-        try:
-            self._file = path.open("rb", 0)
-        except FileNotFoundError:
-            raise NotFound("file", file_id(path), "it was deleted") from None
-        self.name = path.name
-        self.size_bytes = os.fstat(self._file.fileno()).st_size
-
-    def read_at(self, offset: int, size: int) -> bytes:
-        """Returns at most `size` bytes; none past the end."""
-        return os.pread(self._file.fileno(), size, offset)
-
-    def close(self) -> None:
-        self._file.close()
 
 
 @contextmanager

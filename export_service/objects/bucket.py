@@ -64,7 +64,8 @@ class Bucket:
         self.url = ObjectStorageUrl.parse(url)
         self._public_endpoint = public_endpoint
         self._client = lru_cache(maxsize=8)(self._create_client)
-        self._client(REQUEST_SECONDS)
+        for seconds in (REQUEST_SECONDS, CHECK_SECONDS):
+            self._client(seconds)
 
     @property
     def name(self) -> str:
@@ -76,7 +77,9 @@ class Bucket:
         with `after`, only those that come after this key.
         """
         with self._translate("listing objects"):
-            for chunk in self._client(REQUEST_SECONDS).list(prefix, offset=after or None, chunk_size=LIST_OBJECTS):
+            for chunk in self._client(REQUEST_SECONDS).list(
+                prefix or None, offset=after or None, chunk_size=LIST_OBJECTS
+            ):
                 yield from map(_stored, chunk)
 
     def list_folders(self, prefix: str) -> list[str]:

@@ -14,6 +14,8 @@ FULL_RETRY_SECONDS = 60.0
 DENIED_RETRY_SECONDS = 30.0
 RETRY_SECONDS = 5.0
 MAX_CAUSE_CHARACTERS = 200
+NO_CREDENTIALS = "/latest/api/token"
+"""In the error of a client without any: what it tries last is the metadata service of a cloud's machines."""
 _CODE = re.compile(r"<Code>\s*(\w{1,60})\s*</Code>")
 _STATUS = re.compile(r"status code: (\d{3})")
 
@@ -50,6 +52,8 @@ def _translate(error: Exception, action: str, bucket: str) -> ServiceError | Non
     text = str(error)
     code = found[1] if (found := _CODE.search(text)) else ""
     status = found[1] if (found := _STATUS.search(text)) else ""
+    if NO_CREDENTIALS in text:
+        status = code = ""
     cause = " ".join(part for part in (status, code) if part) or _describe_connection(text)
     metadata = {"bucket": bucket, "status": status, "code": code}
     where = f"bucket {bucket}: {cause}, while {action}"
@@ -62,6 +66,13 @@ def _translate(error: Exception, action: str, bucket: str) -> ServiceError | Non
         )
     if isinstance(error, FileNotFoundError) or status == "404":
         return None
+    if code in FULL_CODES or status == "507":
+        return ResourceExhausted(
+            f"the object storage is full ({where}); delete files or raise its quota",
+            reason="DISK_FULL",
+            metadata=metadata,
+            retry_after_seconds=FULL_RETRY_SECONDS,
+        )
     if status in ("401", "403"):
         return Unavailable(
             f"the object storage denied access ({where}); check the credentials (AWS_ACCESS_KEY_ID and others), and "
@@ -69,13 +80,6 @@ def _translate(error: Exception, action: str, bucket: str) -> ServiceError | Non
             reason="BUCKET_ACCESS_DENIED",
             metadata=metadata,
             retry_after_seconds=DENIED_RETRY_SECONDS,
-        )
-    if code in FULL_CODES or status == "507":
-        return ResourceExhausted(
-            f"the object storage is full ({where}); delete files or raise its quota",
-            reason="DISK_FULL",
-            metadata=metadata,
-            retry_after_seconds=FULL_RETRY_SECONDS,
         )
     busy = code in BUSY_CODES or status in ("429", "503")
     return Unavailable(
@@ -87,25 +91,17 @@ def _translate(error: Exception, action: str, bucket: str) -> ServiceError | Non
 
 
 _SYMPTOMS = {
-    "timed out": "it did not answer in time",
-    "timeout": "it did not answer in time",
-    "connection refused": "the connection was refused",
-    "dns error": "its name could not be resolved",
-    "certificate": "its certificate is not trusted",
-    "error trying to connect": "no connection",
-    "connect": "no connection",
-    "decoding response body": "the connection was cut",
-    "connection closed": "the connection was cut",
-    "sending request": "the connection was cut",
-    "broken pipe": "the connection was cut",
-    "credential": "there are no usable credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    NO_CREDENTIALS: "no credentials are set (AWS_ACCESS_KEY_ID and others)",
+    "kind: Timeout": "it did not answer in time",
+    "Connection refused": "the connection was refused",
+    "dns error": "its name is not known",
+    "ertificate": "its certificate is not trusted",
+    "InvalidContentType": "it does not speak TLS",
+    "kind: Interrupted": "the connection was cut",
+    "kind: Connect": "no connection",
 }
 
 
 def _describe_connection(text: str) -> str:
     """Returns what is known of an error that is not the storage's answer."""
-    lowered = text.lower()
-    for symptom, description in _SYMPTOMS.items():
-        if symptom in lowered:
-            return description
-    return "no valid answer"
+    return next((description for symptom, description in _SYMPTOMS.items() if symptom in text), "no valid answer")

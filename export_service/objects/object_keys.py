@@ -19,7 +19,7 @@ from export_service.formats.provenance import MANIFEST_EXTENSION
 from export_service.library.inventory import FileKind
 
 _UUID = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
-_NAME = rf"\.(?:(?P<digest>[0-9a-f]{{16}})(?={re.escape(MANIFEST_EXTENSION)}))?(?P<extension>[0-9a-z.]+)"
+_NAME = r"\.(?:(?P<digest>[0-9a-f]{16})\.)?(?P<extension>[0-9a-z]+)"
 _PATTERNS = (
     re.compile(rf"(?P<kind>outputs)/(?P<owner>{_UUID})/(?P<attempt>\d{{1,10}}){_NAME}"),
     re.compile(rf"(?P<kind>renders)/(?P<owner>{_UUID})/(?P<attempt>\d{{1,10}})/(?P<render>{_UUID}){_NAME}"),

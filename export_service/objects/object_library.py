@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from datetime import timedelta
 from pathlib import Path
 from typing import BinaryIO
 
 from dgx_music.errors import ServiceError
+from export_service.library.audio_library import SignedUrl
 from export_service.library.inventory import FileKind
 from export_service.library.manifests import manifest_not_found
 from export_service.library.mastered_file import MasteredFile
@@ -83,6 +85,7 @@ class ObjectLibrary:
             others = self._require_newest(generation_id, attempt)
             check_permitted()
         except Exception:
+            self._write_check.repeat()
             if not {one.stored.key for one in previous} & set(upload.keys):
                 self._discard(upload.keys)
             raise
@@ -168,6 +171,17 @@ class ObjectLibrary:
         except ObjectMissing:
             raise manifest_not_found(file_id) from None
         return ObjectFile(self._bucket, stored, f"{file_id}{key.extension}", file_id)
+
+    def sign_url(self, generation_id: str, render_id: str, expires: timedelta) -> SignedUrl | None:
+        """Returns a URL of the generation's file or a render of it; None if there is no file.
+
+        Raises NotFound if there is no such render.
+        """
+        found = self.find_object(generation_id, render_id)
+        if found is None:
+            return None
+        name = f"{render_id or generation_id}{found.key.extension}"
+        return SignedUrl(self._bucket.sign(found.stored.key, expires), name, found.stored.size_bytes)
 
     def find_object(self, generation_id: str, render_id: str = "") -> LibraryObject | None:
         """Returns the object of the generation's file, or of a render of it; None if there is no file.

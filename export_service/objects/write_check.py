@@ -23,6 +23,10 @@ class WriteCheck:
         self._bucket = bucket
         self._succeeded_at: float | None = None
 
+    def repeat(self) -> None:
+        """Has the next check write again: something else has failed."""
+        self._succeeded_at = None
+
     def run(self) -> None:
         """Raises Unavailable or ResourceExhausted if an object can't be written. After a success, does nothing for half
         a minute.

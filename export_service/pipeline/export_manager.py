@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from dgx_music.errors import FailedPrecondition, InvalidArgument, NotFound, Unavailable
-from export_service.library.audio_library import Libraries, RangeFile
+from export_service.library.audio_library import Libraries, RangeFile, SignedUrl
 from export_service.library.file_locks import FileLocks
 from export_service.library.filesystem import mark_used, require_free_space, translate_disk_errors
 from export_service.library.local_libraries import local_libraries
@@ -194,6 +195,18 @@ class ExportManager:
         if file is None:
             raise file_not_found(generation_id)
         return file
+
+    async def sign_url(self, generation_id: str, render_id: str, expires: timedelta) -> SignedUrl:
+        """Returns a URL of a generation's file, of a render of it, or of a clip.
+
+        Raises NotFound, and FailedPrecondition if the library is not in object storage.
+        """
+        signed = await run_in_thread(self.library.sign_url, generation_id, render_id, expires)
+        if signed is None:
+            signed = await run_in_thread(self._clips.sign_url, generation_id, "", expires)
+        if signed is None:
+            raise file_not_found(generation_id)
+        return signed
 
     def raise_if_exporting(self, generation_id: str) -> None:
         """Raises FailedPrecondition while the generation is being exported."""

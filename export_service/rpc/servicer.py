@@ -176,6 +176,13 @@ class ExportServicer(export_pb2_grpc.ExportServiceServicer):
                 yield response
                 response = export_pb2.DownloadResponse()
 
+    async def GetDownloadUrl(
+        self, request: export_pb2.GetDownloadUrlRequest, context: Context
+    ) -> export_pb2.GetDownloadUrlResponse:
+        expires = library_converters.to_expiry(request.expires_seconds)
+        file_id = converters.to_generation_id(request.generation_id), converters.to_render_id(request.render_id)
+        return library_converters.from_signed_url(await self._manager.sign_url(*file_id, expires), expires)
+
     async def GetWaveform(
         self, request: export_pb2.GetWaveformRequest, context: Context
     ) -> export_pb2.GetWaveformResponse:

@@ -113,6 +113,11 @@ class MusicServicer(MusicServiceServicer):
             async for response in responses:
                 yield response
 
+    async def GetDownloadUrl(
+        self, request: export.GetDownloadUrlRequest, context: Context
+    ) -> export.GetDownloadUrlResponse:
+        return await self._export.call_unary(self._export.stub.GetDownloadUrl, request)
+
     async def GetWaveform(self, request: export.GetWaveformRequest, context: Context) -> export.GetWaveformResponse:
         return await self._export.call_unary(self._export.stub.GetWaveform, request)
 

@@ -55,8 +55,8 @@ class S3Server:
         self._process: subprocess.Popen[bytes] | None = None
         self.log_path = folder / "log"
 
-    def start(self) -> None:
-        """Returns when the server stores objects, after 3 to 5 s."""
+    def start(self, *, is_full: bool = False) -> None:
+        """Returns when the server stores objects, after 3 to 8 s, or with `is_full` when it says that it can't."""
         accounts = [
             {"name": account.access_key_id, "credentials": [_to_credentials(account)], "actions": account.actions}
             for account in ACCOUNTS
@@ -75,6 +75,7 @@ class S3Server:
             "master.volumeSizeLimitMB": VOLUME_MEGABYTES,
             "volume.max": self._volumes,
             "volume.preStopSeconds": 0,
+            "volume.minFreeSpace": "100" if is_full else "1",
             "s3.config": self._folder / "accounts.json",
             "s3.iam": "false",
             "s3.port.iceberg": 0,
@@ -85,7 +86,7 @@ class S3Server:
             self._process = subprocess.Popen(
                 [WEED, "-logtostderr=true", "server", "-filer", "-s3", *arguments], stdout=log, stderr=log
             )
-        self._wait_until_writable()
+        self._wait_until_answering(is_full=is_full)
 
     def kill(self) -> None:
         """Ends the process at once. What it has acknowledged is there after the next `start`."""
@@ -142,7 +143,7 @@ class S3Server:
             "AWS_SECRET_ACCESS_KEY": account.secret_access_key,
         }
 
-    def _wait_until_writable(self) -> None:
+    def _wait_until_answering(self, *, is_full: bool) -> None:
         assert self._process is not None
         store, error = self.store("test-start", ADMINISTRATOR), None
         deadline = time.monotonic() + SECONDS
@@ -153,6 +154,8 @@ class S3Server:
                     store.put("started", b"x")
                 except Exception as caught:  # The client's errors have no common base.
                     error = caught
+                    if is_full and "500 Internal Server Error" in str(error):
+                        return
                 else:
                     return
             time.sleep(0.02)

@@ -106,10 +106,12 @@ def vacuum(data_dir: Path | None) -> Result:
 
 def check(data_dir: Path | None, *, read_files: bool) -> Iterator[Result]:
     """Yields each problem in the database and with its audio files; servers may be running."""
+    from export_service.config import ExportSettings
     from gateway.cli.commands.database.db_check import find_problems
 
     with _open_existing(data_dir) as (database, folder):
-        for finding in find_problems(database, folder, read_files=read_files):
+        library_url = ExportSettings.model_validate({"data_dir": folder}).library_url
+        for finding in find_problems(database, folder, read_files=read_files, library_url=library_url):
             remedy = f" ({finding.remedy})" if finding.remedy else ""
             yield Result(f"{finding.where}: {finding.problem}{remedy}", asdict(finding))
 
