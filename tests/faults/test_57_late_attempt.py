@@ -35,4 +35,4 @@ async def test_late_attempt(s3: S3Server, bucket: str, tmp_path: Path, point: st
         assert library_keys(store) == {newer.file_path}
         assert read_hash(store, newer.file_path) == newer.file_sha256
         async with raises_rpc_error("ABORTED", "ATTEMPT_SUPERSEDED"):
-            await late.export(generation_id, music(0.5), attempt=1)
+            await late.resume(generation_id, 1)
