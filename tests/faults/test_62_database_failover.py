@@ -129,9 +129,11 @@ async def require_wake_up(one: StorageServiceStub, other: StorageServiceStub) ->
 def test_backup_and_restore_use_the_host_that_allows_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By Postgres's own tools, which would use the first host of the URL: here the standby."""
     monkeypatch.setenv("PATH", f"{tools_folder()}:{os.environ['PATH']}")
-    with replicated_pair() as (primary, standby):
-        with Database(url_of_all([standby, primary]), busy_timeout_seconds=60.0) as database:
-            schema.ensure(database)
-            backup.create_backup(database, tmp_path / "a.dump")
-            assert backup.restore(database, tmp_path / "a.dump") == schema.REVISIONS[-1]
-            assert list(find_violations(database)) == []
+    with (
+        replicated_pair() as (primary, standby),
+        Database(url_of_all([standby, primary]), busy_timeout_seconds=60.0) as database,
+    ):
+        schema.ensure(database)
+        backup.create_backup(database, tmp_path / "a.dump")
+        assert backup.restore(database, tmp_path / "a.dump") == schema.REVISIONS[-1]
+        assert list(find_violations(database)) == []
