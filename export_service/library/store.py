@@ -29,10 +29,10 @@ from export_service.library.filesystem import (
     translate_disk_errors,
     widen_folders,
 )
-from export_service.library.local_file import LocalFile
 from export_service.library.manifests import find_manifest, manifest_path, move_staged, seal_staged
 from export_service.library.mastered_file import MasteredFile
 from export_service.library.regular_files import (
+    LocalFile,
     file_id,
     is_regular_file,
     iter_day_folders,

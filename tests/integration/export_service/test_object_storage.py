@@ -6,6 +6,7 @@ import io
 import time
 import urllib.request
 from contextlib import AsyncExitStack
+from datetime import timedelta
 
 import numpy as np
 import pytest
@@ -13,6 +14,10 @@ import soundfile
 
 from dgx_music.audio.v1 import audio_pb2
 from dgx_music.export.v1 import export_pb2
+from export_service.objects import bucket as bucket_module
+from export_service.objects import object_inventory
+from export_service.objects.bucket import Bucket
+from export_service.objects.object_errors import ObjectReplaced
 from tests.support.export_client import (
     RATE_HZ,
     TIMEOUT_SECONDS,
@@ -145,6 +150,7 @@ async def test_a_newer_attempt_replaces_the_file_and_its_renders(services, store
     assert hashlib.sha256(await content(a, generation_id)).hexdigest() == newer.file_sha256
 
 
+@pytest.mark.slow
 async def test_two_servers_race_on_one_generation(services, store):
     a, b = services
     for _ in range(5):
@@ -162,20 +168,24 @@ async def test_two_servers_race_on_one_generation(services, store):
         await b.clear()
 
 
+@pytest.mark.slow
 async def test_two_servers_edit_one_file(services):
     a, b = services
     generation_id = new_id()
     await a.export(generation_id, SAMPLES)
-    for _ in range(5):
-        edits = edit(a, generation_id, title="A"), edit(b, generation_id, genre="B")
+    for number in range(5):
+        texts = f"Title {number}", f"Genre {number}"
+        edits = edit(a, generation_id, title=texts[0]), edit(b, generation_id, genre=texts[1])
         results = await asyncio.gather(*edits, return_exceptions=True)
         done = [one for one in results if not isinstance(one, BaseException)]
         assert done
-        sha256 = hashlib.sha256(await content(a, generation_id)).hexdigest()
-        assert sha256 in {one.file_sha256 for one in done}
-        assert (await verify(a, generation_id, sha256))[0].condition == export_pb2.FILE_CONDITION_INTACT
+        data = await content(a, generation_id)
+        assert hashlib.sha256(data).hexdigest() in {one.file_sha256 for one in done}
+        for text, result in zip(texts, results, strict=True):
+            assert (text.encode() in data) == (result in done), results
 
 
+@pytest.mark.slow
 async def test_lists_and_counts(services):
     a, b = services
     ids = sorted(new_id() for _ in range(3))
@@ -200,6 +210,7 @@ async def test_lists_and_counts(services):
     assert await list_files(a) == []
 
 
+@pytest.mark.slow
 async def test_a_url_for_a_download(services):
     a, b = services
     generation_id = new_id()
@@ -224,11 +235,8 @@ async def test_a_folder_has_no_urls(tmp_path):
         await client.stub.GetDownloadUrl(export_pb2.GetDownloadUrlRequest(generation_id=new_id()))
 
 
+@pytest.mark.slow
 async def test_cleanup_finds_remains(services, store, monkeypatch):
-    from datetime import timedelta
-
-    from export_service.objects import object_inventory
-
     monkeypatch.setattr(object_inventory, "UPLOAD_TIME", timedelta(seconds=-60))
     a, b = services
     generation_id = new_id()
@@ -240,3 +248,26 @@ async def test_cleanup_finds_remains(services, store, monkeypatch):
     results = b.stub.Cleanup(export_pb2.CleanupRequest(orphans=True), timeout=TIMEOUT_SECONDS)
     assert {one.file.file_path async for one in results} >= {orphan}
     assert keys(store) - {"probe"} == {exported.file_path}
+
+
+@pytest.mark.slow
+def test_an_upload_in_parts(s3, bucket, tmp_path, monkeypatch):
+    monkeypatch.setattr(bucket_module, "SINGLE_UPLOAD_BYTES", 1 << 20)
+    monkeypatch.setattr(bucket_module, "PART_BYTES", 5 << 20)
+    for name, value in s3.settings(bucket).items():
+        monkeypatch.setenv(name, value)
+    content = np.random.default_rng(1).bytes(12 << 20)
+    file = tmp_path / "large"
+    file.write_bytes(content)
+    objects = Bucket(f"s3://{bucket}/music")
+    uploaded = objects.upload("large", file, {"sha256": "00", "Content-Type": "audio/wav"})
+    assert uploaded.e_tag.endswith('-3"')
+    assert uploaded.size_bytes == len(content)
+    assert objects.head("large") == (uploaded, {"sha256": "00", "Content-Type": "audio/wav"})
+    assert objects.read_range(uploaded, 4 << 20, 3 << 20) == content[4 << 20 : 7 << 20]
+    replaced = objects.upload("large", file, {"sha256": "01"}, replaced=uploaded.e_tag)
+    with pytest.raises(ObjectReplaced):
+        objects.upload("large", file, {"sha256": "02"}, replaced=uploaded.e_tag)
+    with pytest.raises(ObjectReplaced):
+        objects.read_range(uploaded, 0, 1)
+    assert objects.head("large") == (replaced, objects.head("large")[1])
