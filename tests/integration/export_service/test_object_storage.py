@@ -264,14 +264,17 @@ async def test_manifests_beside_files(s3, bucket, store, tmp_path, monkeypatch):
         def expected(*files):
             audio = {file.file_path for file in files}
             pairs = zip(stems, files, strict=True)
-            return audio | {f"{stem}.{file.file_sha256[:16]}.c2pa" for stem, file in pairs}
+            manifests = {f"{stem}.{file.file_sha256[:16]}.c2pa" for stem, file in pairs}
+            assert manifests == {file.manifest_path for file in files}
+            return audio | manifests
 
         assert library_keys(store) == expected(exported, rendered.file)
         before = await content(client, generation_id, manifest=True)
         assert before == bytes(store.get(f"{stems[0]}.{exported.file_sha256[:16]}.c2pa").bytes())
         assert await content(client, generation_id, render_id=rendered.render_id, manifest=True) != before
-        await edit(client, generation_id, title="Other")
+        edited = await edit(client, generation_id, title="Other")
         keys = library_keys(store)
+        assert edited.manifest_path in keys
         assert len(keys) == 4
         assert not keys & {f"{stems[0]}.{exported.file_sha256[:16]}.c2pa"}
         assert await content(client, generation_id, manifest=True) != before
