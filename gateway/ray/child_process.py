@@ -35,6 +35,8 @@ class ChildProcess:
         """
         self.last_error = ""
         """The last error that it printed or, while it is NOT_SERVING, the reason."""
+        self.has_served = False
+        """Whether it has accepted calls at any time."""
         self._on_exit = on_exit
         self._is_stopping = False
         self._process: subprocess.Popen[str] | None = None
@@ -90,6 +92,7 @@ class ChildProcess:
         with lines:
             for line in lines:
                 self.last_error = find_error(line, self.last_error)
+                self.has_served = self.has_served or '"serving"' in line
                 with suppress(OSError, ValueError):
                     sys.stderr.write(line)
                     sys.stderr.flush()

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 HEAD_RESOURCE = "node:__internal_head__"
 """The resource that Ray gives the head node alone."""
 
+POLL_SECONDS = 0.25
+"""How often a cluster is asked for what Ray tells nobody by itself."""
+
 
 @dataclass(frozen=True, slots=True)
 class Node:

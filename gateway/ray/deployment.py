@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from gateway.embedded.service_set import ServiceName
-from gateway.ray.cluster_state import ActorStatus
+from gateway.ray.cluster_state import POLL_SECONDS, ActorStatus
 from gateway.ray.placement import EXPORT_PREFIX, HEAD_SERVICES, ORDER
-from gateway.ray.ray_cluster import POLL_SECONDS, RayCluster
 from gateway.ray.service_spec import ServiceSpec
+
+if TYPE_CHECKING:
+    from gateway.ray.ray_cluster import RayCluster
 
 Notify = Callable[[str], None]
 
@@ -41,9 +44,9 @@ class Deployment:
                 if status.state == "serving":
                     to_replace.append(spec)
                 else:
-                    self._replace(spec)
+                    self._replace(spec, status)
         for spec in to_replace:
-            self._replace(spec)
+            self._replace(spec, running[spec.name])
             if any(status.state != "serving" for status in self.wait([spec.name], deadline)):
                 break  # The others go on with the settings that they have.
         return self.wait(wanted, deadline)
@@ -69,9 +72,10 @@ class Deployment:
         for service in reversed(ORDER):
             self._drain([name for name in names if service_of(name) == service])
 
-    def _replace(self, spec: ServiceSpec) -> None:
+    def _replace(self, spec: ServiceSpec, status: ActorStatus) -> None:
         self._drain([spec.name])
-        self._notify(f"{spec.name}: created anew, as its settings have changed")
+        why = ", as its settings have changed" if status.fingerprint else ""
+        self._notify(f"{spec.name}: created anew{why}")
         self._cluster.create(spec)
 
     def _drain(self, names: Sequence[str]) -> None:

@@ -9,6 +9,7 @@ from dgx_music.address import DEFAULT_PORT
 from dgx_music.errors import FailedPrecondition
 from gateway.embedded.service_set import ServiceName
 from gateway.ray.cluster_state import HEAD_RESOURCE, Node
+from gateway.ray.forwarded_settings import select_settings
 from gateway.ray.service_spec import NODE, ServiceSpec
 
 STORAGE_PORT, EXPORT_PORT, FIRST_WORKER_PORT = 50052, 50053, 50061
@@ -63,7 +64,10 @@ def plan(nodes: Sequence[Node], options: PlacementOptions, settings: Mapping[str
         on_head["gateway"] = replace(gateway, environment={**common, **all_exports})
     workers = [_worker(number, common, options) for number in range(count_workers(nodes, options))]
     specs = [*on_head.values(), *exports, *workers]
-    return sorted(specs, key=lambda spec: ORDER.index(spec.service))
+    return [
+        replace(spec, environment=select_settings(spec.environment, spec.service))
+        for spec in sorted(specs, key=lambda spec: ORDER.index(spec.service))
+    ]
 
 
 def count_workers(nodes: Sequence[Node], options: PlacementOptions) -> int:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 import ray
 from ray import exceptions
 
-from gateway.ray.cluster_state import HEAD_RESOURCE, ActorStatus, Node
+from gateway.ray.cluster_state import HEAD_RESOURCE, POLL_SECONDS, ActorStatus, Node
 from gateway.ray.service_actor import Report, ServiceActor
 from gateway.ray.service_spec import ServiceSpec
 
@@ -19,7 +20,6 @@ NODE_SHARE = 0.001
 """How much of a resource that stands for a node an actor takes."""
 REPORT_SECONDS = 20.0
 """How long an actor may take to report; its own check of a server that hangs takes 12 s."""
-POLL_SECONDS = 0.25
 
 
 class RayCluster:
@@ -104,20 +104,18 @@ class RayCluster:
 
 @contextmanager
 def connect(address: str, namespace: str) -> Iterator[RayCluster]:
-    """Connects to the cluster at `HOST:PORT`, or to that of RAY_ADDRESS or of this machine for "auto".
+    """Connects to the cluster at `HOST:PORT`, or to that of RAY_ADDRESS or of this machine for "auto". Meanwhile
+    standard output is standard error.
 
     Raises ConnectionError if there is none, and RuntimeError if it has another version of Ray or Python.
     """
-    ray.init(
-        address=address,
-        namespace=namespace,
-        logging_level=logging.CRITICAL,
-        log_to_driver=False,
-    )
-    try:
-        yield RayCluster(namespace)
-    finally:
-        ray.shutdown()
+    # What happens elsewhere in the cluster Ray prints from a thread to standard output, whatever it is told.
+    with redirect_stdout(sys.stderr):
+        ray.init(address=address, namespace=namespace, logging_level=logging.CRITICAL, log_to_driver=False)
+        try:
+            yield RayCluster(namespace)
+        finally:
+            ray.shutdown()
 
 
 def _read_table(handle: Any) -> dict[str, Any]:
@@ -128,8 +126,7 @@ def _read_table(handle: Any) -> dict[str, Any]:
 def _describe(name: str, facts: dict[str, Any], call: Any) -> ActorStatus:
     state, restarts = facts.get("State"), int(facts.get("NumRestarts", 0))
     if state in ("DEPENDENCIES_UNREADY", "PENDING_CREATION"):
-        problem = "Ray has found no node for it yet, or is starting it there"
-        return ActorStatus(name, "waiting", restarts=restarts, problem=problem)
+        return ActorStatus(name, "waiting", restarts=restarts, problem="for a node, or for its process there")
     node = facts.get("Address", {}).get("IPAddress", "")
     if call is None:
         problem = "its actor has ended" if state == "DEAD" else "Ray is starting it again"
@@ -140,16 +137,17 @@ def _describe(name: str, facts: dict[str, Any], call: Any) -> ActorStatus:
         return ActorStatus(name, "starting", "", node, 0, restarts, "its actor does not answer yet")
     except exceptions.RayActorError as error:
         return ActorStatus(name, "starting", "", node, 0, restarts, _first_line(error))
+    problem = report.get("problem", "")
     return ActorStatus(
         name,
-        "not_serving" if report["problem"] else "serving",
-        report["address"],
+        "starting" if report.get("is_starting") else "not_serving" if problem else "serving",
+        report.get("address", ""),
         node,
-        report["pid"],
+        report.get("pid", 0),
         restarts,
-        report["problem"],
-        report["fingerprint"],
-        report["is_final"],
+        problem,
+        report.get("fingerprint", ""),
+        report.get("is_final", False),
     )
 
 

@@ -23,14 +23,16 @@ DRAIN_MARGIN_SECONDS = 20.0
 """What a server may take to end beyond the grace of its calls."""
 
 
-class Report(TypedDict):
-    """What an actor says of its server."""
+class Report(TypedDict, total=False):
+    """What an actor says of its server. An actor of another version may leave fields out."""
 
     fingerprint: str
     address: str
     pid: int
     problem: str
     """Empty if the server is SERVING."""
+    is_starting: bool
+    """Whether the server accepts no calls yet."""
     is_final: bool
     """Whether it stays as it is: another start would fail alike."""
 
@@ -63,6 +65,7 @@ class ServiceActor:
             address=self._address,
             pid=self._child.pid,
             problem=await self._find_problem(),
+            is_starting=not self._child.has_served and self._exit_status is None,
             is_final=self._exit_status == BAD_SETTING,
         )
 
@@ -79,6 +82,8 @@ class ServiceActor:
         error = self._child.last_error
         if self._exit_status is not None:
             return error or f"it ended with status {self._exit_status}"
+        if not self._child.has_served:
+            return error or "it is starting"
         try:
             problem = await probe(self._address, probe_credentials(Settings()))
         except (ServiceError, ValueError) as refused:

@@ -18,7 +18,6 @@ from gateway.config import GatewaySettings
 if TYPE_CHECKING:
     from gateway.ray.cluster_state import ActorStatus
     from gateway.ray.placement import PlacementOptions
-    from gateway.ray.ray_cluster import RayCluster
     from gateway.ray.service_spec import ServiceSpec
 
 DRAIN_MARGIN_SECONDS = 40.0
@@ -41,35 +40,36 @@ def up(
     settings = load_settings(GatewaySettings, data_dir)
     with connect(address, namespace) as cluster:
         from gateway.ray.deployment import Deployment, kept_services
-        from gateway.ray.forwarded_settings import server_environment
+        from gateway.ray.forwarded_settings import merge_settings
         from gateway.ray.placement import plan
 
-        environment = server_environment(os.environ, checked_config_file().values)
+        variables = dict(os.environ)
         if data_dir is not None:
-            environment["DGX_MUSIC_DATA_DIR"] = str(data_dir.expanduser().absolute())
+            variables["DGX_MUSIC_DATA_DIR"] = str(data_dir.expanduser().absolute())
+        forwarded = merge_settings(variables, checked_config_file().values)
         on_head, are_exports_per_node = kept_services(cluster.names())
         options = replace(
             options,
             head_services={*options.head_services, *on_head},
             export_per_node=options.export_per_node or are_exports_per_node,
         )
-        specs = plan(cluster.nodes(), options, environment)
+        specs = plan(cluster.nodes(), options, forwarded)
         deployment = Deployment(cluster, console.print_notice, settings.grace_seconds + DRAIN_MARGIN_SECONDS)
         statuses = deployment.apply(specs, time.monotonic() + timeout_seconds)
-        _print(console, statuses)
-        _require_serving(cluster, specs, statuses, timeout_seconds)
+        free_gpus = cluster.free_gpus()
+    _print(console, statuses)
+    _require_serving(specs, statuses, timeout_seconds, free_gpus)
     return 0
 
 
 def status(console: Console, address: str | None, namespace: str) -> int:
     """Prints the servers. Returns 1 if there are none, or if one is not SERVING."""
     with connect(address, namespace) as cluster:
-        statuses = cluster.statuses(cluster.names())
-        _print(console, statuses)
-        nodes = cluster.nodes()
-        gpus = sum(node.gpus for node in nodes)
-        free = f", {cluster.free_gpus():g} of {gpus:g} GPUs free" if gpus else ""
-        console.print_notice(f"{len(nodes)} nodes{free}")
+        statuses, nodes, free_gpus = cluster.statuses(cluster.names()), cluster.nodes(), cluster.free_gpus()
+    _print(console, statuses)
+    gpus = sum(node.gpus for node in nodes)
+    free = f", {free_gpus:g} of {gpus:g} GPUs free" if gpus else ""
+    console.print_notice(f"{len(nodes)} {'node' if len(nodes) == 1 else 'nodes'}{free}")
     return 0 if statuses and all(one.state == "serving" for one in statuses) else FAILURE
 
 
@@ -117,7 +117,7 @@ def _print(console: Console, statuses: Sequence[ActorStatus]) -> None:
 
 
 def _require_serving(
-    cluster: RayCluster, specs: Sequence[ServiceSpec], statuses: Sequence[ActorStatus], timeout_seconds: float
+    specs: Sequence[ServiceSpec], statuses: Sequence[ActorStatus], timeout_seconds: float, free_gpus: float
 ) -> None:
     by_name = {spec.name: spec for spec in specs}
     missing = [one for one in statuses if one.state != "serving"]
@@ -126,11 +126,11 @@ def _require_serving(
     problems = []
     for one in missing:
         problem = one.problem
-        if one.state == "waiting":
-            spec = by_name[one.name]
+        spec = by_name[one.name]
+        if one.state == "waiting" and (spec.gpus or spec.cpus):
             problem = (
                 f"waits for a node with {spec.gpus:g} GPU and {spec.cpus:g} CPU free; "
-                f"{cluster.free_gpus():g} GPUs are free in all"
+                f"{free_gpus:g} GPUs are free in all"
             )
         problems.append(f"{one.name}: {problem}")
     is_final = any(one.is_final for one in missing)
