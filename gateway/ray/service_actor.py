@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import time
 from contextlib import suppress
+from types import FrameType
 from typing import TypedDict
 
 import ray
@@ -38,7 +40,8 @@ class Report(TypedDict, total=False):
 
 
 class ServiceActor:
-    """Runs one server. It is an actor of its own process, whose environment is the server's."""
+    """Runs one server. The environment of its process is the server's too. Its methods run in the main thread, as no
+    other may handle signals."""
 
     def __init__(self, spec: ServiceSpec) -> None:
         self._fingerprint = spec.fingerprint()
@@ -57,35 +60,32 @@ class ServiceActor:
         self._grace_seconds = settings.grace_seconds
         self._address = settings.listen or str(getattr(settings, f"{spec.service}_address"))
         self._child = ChildProcess(spec.module, ("serve", spec.service), self._on_exit)
+        self._end_actor = signal.signal(signal.SIGTERM, self._on_sigterm)
 
-    async def report(self) -> Report:
+    def report(self) -> Report:
         """Returns how the server is now."""
         return Report(
             fingerprint=self._fingerprint,
             address=self._address,
             pid=self._child.pid,
-            problem=await self._find_problem(),
+            problem=self._find_problem(),
             is_starting=not self._child.has_served and self._exit_status is None,
             is_final=self._exit_status == BAD_SETTING,
         )
 
-    async def drain(self) -> None:
+    def drain(self) -> None:
         """Ends the server as SIGTERM does, and then the actor, for good."""
-        await asyncio.to_thread(self._stop)
+        self._stop()
         ray.actor.exit_actor()
 
-    def __ray_shutdown__(self) -> None:
-        """Is called by Ray when the actor gets SIGTERM, as by `ray stop`."""
-        self._stop()
-
-    async def _find_problem(self) -> str:
+    def _find_problem(self) -> str:
         error = self._child.last_error
         if self._exit_status is not None:
             return error or f"it ended with status {self._exit_status}"
         if not self._child.has_served:
             return error or "it is starting"
         try:
-            problem = await probe(self._address, probe_credentials(Settings()))
+            problem = asyncio.run(probe(self._address, probe_credentials(Settings())))
         except (ServiceError, ValueError) as refused:
             return error or str(refused)
         return "" if problem is None else error or problem
@@ -95,6 +95,12 @@ class ServiceActor:
         if status != BAD_SETTING:
             time.sleep(max(RESTART_SECONDS - seconds, 0.0))
             os._exit(1)  # What Ray takes for a crash.
+
+    def _on_sigterm(self, number: int, frame: FrameType | None) -> None:
+        # By `ray stop`, say. Ray's own hook, `__ray_shutdown__`, comes too late: it kills child processes before.
+        self._stop()
+        if callable(self._end_actor):
+            self._end_actor(number, frame)
 
     def _stop(self) -> None:
         self._child.stop(self._grace_seconds + DRAIN_MARGIN_SECONDS)

@@ -37,16 +37,11 @@ class Deployment:
 
     async def run(self, *arguments: str, status: int = 0, **settings: str) -> list[dict[str, Any]]:
         """Runs `dgx-music ray …`; returns the servers that it prints."""
-        addresses = {
-            f"DGX_MUSIC_{name.upper()}_ADDRESS": self.services.address(name)
-            for name in ("storage", "export", "gateway")
-        }
-        short = {"LEASE_SECONDS": "2", "RENEW_INTERVAL_SECONDS": "0.1", "LEASE_SWEEP_SECONDS": "0.2"}
-        shared = {"DGX_MUSIC_WORKER_SLOTS": "1", "DGX_MUSIC_SERVICE_TOKEN": SECRET}
-        variables = {**self.nodes.variables, **addresses, **shared, **{f"DGX_MUSIC_{k}": v for k, v in short.items()}}
-        done = await asyncio.to_thread(
-            self.shell.run, "ray", *arguments, "--json", status=status, **{**variables, **settings}
-        )
+        own = {f"{name.upper()}_ADDRESS": self.services.address(name) for name in ("storage", "export", "gateway")}
+        own |= {"LEASE_SECONDS": "2", "RENEW_INTERVAL_SECONDS": "0.1", "LEASE_SWEEP_SECONDS": "0.2"}
+        own |= {"GRACE_SECONDS": "0.1", "WORKER_SLOTS": "1", "SERVICE_TOKEN": SECRET}
+        variables = {**self.nodes.variables, **{f"DGX_MUSIC_{name}": value for name, value in own.items()}, **settings}
+        done = await asyncio.to_thread(self.shell.run, "ray", *arguments, "--json", status=status, **variables)
         return [json.loads(line) for line in done.stdout.splitlines()]
 
     async def up(self, *arguments: str, **settings: str) -> dict[str, dict[str, Any]]:
