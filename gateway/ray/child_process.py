@@ -106,6 +106,6 @@ def find_error(line: str, last_error: str) -> str:
         match json.loads(line):
             case {"event": "not_serving", "error": str(error)}:
                 return error
-            case {"event": "serving" | "serving_again"}:
+            case {"event": "serving_again"}:
                 return ""
     return last_error

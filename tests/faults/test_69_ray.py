@@ -53,7 +53,7 @@ class Deployment:
         """Creates a generation. Returns its id and the server that has it, stopped in the middle."""
         generation_id = await self.services.create("house", SECONDS, model_name="sketch", sample_rate_hz=32_000)
         claimed = await self.services.wait_until(
-            generation_id, lambda generation: generation.state == pb.GENERATION_STATE_PROCESSING
+            generation_id, lambda generation: generation.stage == pb.GENERATION_STAGE_GENERATING
         )
         server = psutil.Process(int(claimed.worker_id.split("-")[-2]))
         server.suspend()
