@@ -18,11 +18,13 @@ BASE ?= HEAD
 # Processes that tests run in; each starts a Postgres of its own.
 JOBS ?= 2
 PYTEST := python -m pytest --numprocesses $(JOBS) --dist loadfile
-# What `make test-soak` draws its faults from, and how many jobs and faults it has.
+# What `make test-soak` and `make test-hosts` draw their faults from, and how many jobs and faults they have.
 SEED ?= 1
 SOAK_JOBS ?= 500
 SOAK_FAULTS ?= 100
 SOAK_DATABASE ?= sqlite
+HOST_JOBS ?= 1000
+HOST_FAULTS ?= 150
 # The data directory of `make demo` and `make run`.
 DATA_DIR ?= $(CURDIR)/data
 PROMPT ?= lo-fi hip hop with a warm piano at 84 BPM in A minor
@@ -66,8 +68,8 @@ db-reset: ## Delete all rows (asks first)
 
 ##@ Test
 
-.PHONY: test test-unit test-integration test-faults test-soak test-coverage
-test test-unit test-integration test-faults test-soak test-coverage: develop
+.PHONY: test test-unit test-integration test-faults test-soak test-hosts test-coverage
+test test-unit test-integration test-faults test-soak test-hosts test-coverage: develop
 test: ## Set everything up and run the tests
 	@$(PYTEST)
 test-unit: ## Run the tests that start no server
@@ -76,6 +78,8 @@ test-integration: ## Run the tests that start servers and commands
 	@$(PYTEST) tests/integration
 test-faults: ## Run all tests of faults, also the slow ones, which `test` leaves out: 7 minutes
 	@$(PYTEST) -m '' tests/faults tests/stateful tests/fuzz tests/soak tests/releases
+test-hosts: ## Run 1,000 jobs on many servers, Postgres and S3, of which any may be killed: SEED=1 HOST_JOBS=1000 HOST_FAULTS=150
+	@python -m tests.soak --hosts --seed $(SEED) --jobs $(HOST_JOBS) --faults $(HOST_FAULTS)
 test-soak: ## Run jobs through random faults, 10 minutes: SEED=1 SOAK_JOBS=500 SOAK_FAULTS=100 SOAK_DATABASE=sqlite
 	@python -m tests.soak --seed $(SEED) --jobs $(SOAK_JOBS) --faults $(SOAK_FAULTS) --database $(SOAK_DATABASE)
 test-coverage: ## Run the tests and show the lines of the packages that they do not cover
@@ -87,8 +91,8 @@ test-coverage: ## Run the tests and show the lines of the packages that they do 
 .PHONY: requirements audit sbom
 requirements audit sbom: $(AUDIT_VENV)/.installed
 requirements: ## Pin what the images contain, with hashes, in deploy/requirements
-	@$(PIN) --extra otel --extra postgres --extra tls pyproject.toml --output-file deploy/requirements/services.txt
-	@$(PIN) --extra otel --extra diffusion --extra musicgen pyproject.toml --output-file deploy/requirements/generation.txt
+	@$(PIN) --extra otel --extra postgres --extra s3 --extra tls pyproject.toml --output-file deploy/requirements/services.txt
+	@$(PIN) --extra diffusion --extra musicgen --extra otel --extra tls pyproject.toml --output-file deploy/requirements/generation.txt
 	@$(PIN) deploy/requirements/build.in --output-file deploy/requirements/build.txt
 audit: ## Look for known vulnerabilities in what the images contain (asks PyPI)
 	@for name in build services generation; do \
@@ -118,12 +122,13 @@ format: ## Format code and contracts, and fix what can be fixed automatically
 	@ruff check --quiet --fix $(wildcard $(WRITTEN))
 	@ruff format --quiet $(wildcard $(WRITTEN))
 	@buf format --write protos
-lint: ## Check format and style of code, contracts and compose.yaml
+lint: ## Check format and style of code, contracts, Dockerfile and compose files
 	@ruff format --check $(wildcard $(WRITTEN))
 	@ruff check $(wildcard $(WRITTEN))
 	@buf format --diff --exit-code protos
 	@buf lint
-	@check-jsonschema --builtin-schema vendor.compose-spec compose.yaml
+	@check-jsonschema --builtin-schema vendor.compose-spec compose.yaml $(wildcard deploy/compose*.yaml)
+	@hadolint deploy/Dockerfile
 types: ## Check types
 	@mypy
 quality: lint types ## Check style and types
@@ -153,6 +158,10 @@ bench-gpu: develop ## Measure the engine on this machine's GPU: 5 minutes
 .PHONY: bench-storage
 bench-storage: develop ## Measure storage at 1,000 to 1,000,000 generations, on SQLite and Postgres: up to 10 minutes
 	@python -m benchmarks.storage
+
+.PHONY: bench-search
+bench-search: develop ## Measure the search in 1,000,000 prompts, on SQLite and Postgres: 5 minutes
+	@python -m benchmarks.search
 
 .PHONY: bench-gateway
 bench-gateway: develop ## Measure the gateway: calls, streams, an overload minute, 200 listeners: 6 minutes

@@ -16,6 +16,8 @@ DEFAULT_ADDRESS = f"127.0.0.1:{DEFAULT_PORT}"
 UNIX_PREFIX = "unix:"
 LIST_PREFIXES = "ipv4:", "ipv6:", "dns:"
 """How gRPC's own names of one server, or of several, begin. They are for clients only."""
+EXPORT_ADDRESS_KEY = "dgx-music-export-address"
+"""Key of the initial metadata in which one of several export servers says where it is."""
 MAX_PORT = 65535
 MAX_SOCKET_PATH_BYTES = 107
 """Of a Unix socket on Linux."""
@@ -57,11 +59,50 @@ def parse_address(text: str, default_port: int = DEFAULT_PORT) -> TcpAddress | U
     return _parse_tcp(text, default_port)
 
 
+def check_tcp_address(text: str, default_port: int = DEFAULT_PORT) -> str:
+    """Returns the address of one server that others can connect to, `host:port`. Raises ValueError otherwise."""
+    address = parse_address(text, default_port)
+    if not isinstance(address, TcpAddress) or not address.port:
+        raise ValueError(f"must be the HOST:PORT at which other machines connect to it, e.g. export-1:{default_port}")
+    return text
+
+
 def check_address(text: str, default_port: int = DEFAULT_PORT) -> str:
     """Returns the address. Raises ValueError like `parse_address`, but accepts gRPC's names of several servers too."""
-    if not text.startswith(LIST_PREFIXES):
+    if names_several(text):
+        _check_servers(text, default_port)
+    else:
         parse_address(text, default_port)
     return text
+
+
+def names_several(text: str) -> bool:
+    """Returns whether an address may stand for several servers: it is a list, or a name with any number of records."""
+    return text.startswith(LIST_PREFIXES)
+
+
+def first_of_list(text: str) -> str | None:
+    """Returns the first server of a list, `host:port`; None if the address is not a list."""
+    scheme, _, servers = text.partition(":")
+    return servers.partition(",")[0] if f"{scheme}:" in LIST_PREFIXES and scheme != "dns" else None
+
+
+def _check_servers(text: str, default_port: int) -> None:
+    scheme, _, rest = text.partition(":")
+    if scheme != "dns":
+        for server in rest.split(","):
+            try:
+                address = parse_address(server, default_port)
+                ipaddress.ip_address(address.host if isinstance(address, TcpAddress) else "")
+            except ValueError as error:
+                example = f"ipv4:10.0.0.1:{default_port},10.0.0.2:{default_port}"
+                raise ValueError(f"must have IP addresses with ports, e.g. {example}; {server!r} {error}") from None
+        return
+    match = re.fullmatch("(//[^/]*/)?(?P<server>[^/]+)", rest)
+    try:
+        parse_address(match["server"] if match else "", default_port)
+    except ValueError:
+        raise ValueError(f"must be the name of servers with their port, e.g. dns:///storage:{default_port}") from None
 
 
 def _parse_unix(path: str) -> UnixAddress:

@@ -29,6 +29,7 @@ DEFAULT_PORTS = {
     "storage_address": 50052,
     "export_address": 50053,
     "listen": DEFAULT_PORT,
+    "health_listen": 50060,
 }
 """Setting → the port that it usually has."""
 
@@ -53,13 +54,14 @@ class Settings(BaseSettings):
     data_dir: Path = Field(default_factory=default_data_dir)
     """Folder of all persistent data: the database, the audio files, the spool and the socket."""
     gateway_address: str | None = None
-    """Address of the gateway. If unset, commands run the services in their own process."""
+    """Address of the gateway, or of several. If unset, commands run the services in their own process."""
     generation_address: str = "127.0.0.1:50051"
-    """Address of the generation service."""
+    """Address of the generation service, or of several."""
     storage_address: str = "127.0.0.1:50052"
-    """Address of the storage service. Several servers that share one Postgres: `ipv4:A:50052,B:50052`."""
+    """Address of the storage service. Several servers that share one Postgres: `dns:///storage:50052` for all that the
+    name has, or `ipv4:A:50052,B:50052`."""
     export_address: str = "127.0.0.1:50053"
-    """Address of the export service."""
+    """Address of the export service, or of several that share one object storage."""
     listen: str | None = None
     """Address to bind to instead of the service's own, e.g. 0.0.0.0:50052."""
     allow_insecure_listen: bool = False
@@ -93,6 +95,9 @@ class Settings(BaseSettings):
     is the client's host."""
     reflection: bool | None = None
     """Whether to serve gRPC reflection. If unset: on for loopback addresses and Unix sockets, off for all others."""
+    health_listen: str | None = None
+    """Address to serve health alone on, without TLS and tokens, e.g. 0.0.0.0:50060: for Kubernetes's probes, which know
+    no TLS. If unset, health is served at the service's own address only."""
     metrics_port: int | None = Field(default=None, ge=0, le=65535)
     """Port on which Prometheus metrics are served. If unset, there are no metrics."""
     metrics_host: str = "127.0.0.1"

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import psycopg
 
     from storage_service.db.database import Database
+    from tests.support.s3_server import S3Server
 
 # Tiny models gain nothing from a second thread, and on a busy machine they lose a lot: the threads spin-wait.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -65,6 +66,22 @@ def postgres() -> Iterator[psycopg.Connection[Any]]:
 
     with postgres_server() as connection:
         yield connection
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3Server]:
+    """The S3 server of this test run."""
+    from tests.support.s3_server import s3_server
+
+    with s3_server() as server:
+        yield server
+
+
+@pytest.fixture
+def bucket(s3: S3Server) -> Iterator[str]:
+    """The name of a new, empty bucket on it."""
+    with s3.bucket() as name:
+        yield name
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

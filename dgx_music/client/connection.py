@@ -198,6 +198,9 @@ def _connection_lost(config: ClientConfig, error: grpc.aio.AioRpcError) -> Conne
             "its certificate is not from the certificate authority in tls_ca (DGX_MUSIC_TLS_CA), is not for this "
             "host name, or has expired"
         )
+    elif "backend unhealthy" in details:
+        problem = "each of them reports that it is NOT_SERVING: something is missing that it needs; its log says what"
+        return _lost(config, problem)
     elif "handshake" in details:
         problem = "the TLS handshake failed; leave out tls_ca (DGX_MUSIC_TLS_CA) if the server does not use TLS"
     else:
@@ -209,6 +212,10 @@ def _connection_lost(config: ClientConfig, error: grpc.aio.AioRpcError) -> Conne
         problem += "; set tls_ca (DGX_MUSIC_TLS_CA) if the server uses TLS"
     elif credentials.ca is not None and credentials.certificate is None:
         problem += "; set tls_certificate and tls_key if the server asks for a client certificate"
+    return _lost(config, problem)
+
+
+def _lost(config: ClientConfig, problem: str) -> ConnectionLost:
     return ConnectionLost(
         f"no answer from the server at {config.address}: {problem}",
         reason="CONNECTION_LOST",

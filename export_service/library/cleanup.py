@@ -9,10 +9,10 @@ from enum import Enum
 from typing import Protocol
 
 from dgx_music.errors import FailedPrecondition, NotFound
+from export_service.library.audio_library import FileInventory
 from export_service.library.file_locks import FileLocks
 from export_service.library.filesystem import translate_disk_errors
-from export_service.library.inventory import FileKind, Inventory, LibraryFile, stat_file
-from export_service.library.store import Library
+from export_service.library.inventory import FileKind, LibraryFile
 from export_service.threads import run_in_thread
 
 
@@ -52,8 +52,7 @@ class LibraryManager(Protocol):
     """What a cleanup needs of the export manager, which knows what is being written and read."""
 
     locks: FileLocks
-    inventory: Inventory
-    library: Library
+    inventory: FileInventory
 
     def raise_if_exporting(self, generation_id: str) -> None:
         """Raises FailedPrecondition while an export writes this generation's file."""
@@ -64,9 +63,6 @@ class LibraryManager(Protocol):
         Raises NotFound.
         """
 
-    def remove_empty_folders(self) -> None:
-        """Removes folders that have become empty. Blocks: call it in a thread."""
-
 
 class Cleanup:
     """Deletes files from the library. Used on the event loop only."""
@@ -75,7 +71,7 @@ class Cleanup:
         self._manager = manager
 
     async def run(self, policy: CleanupPolicy, *, dry_run: bool) -> AsyncGenerator[CleanupResult, None]:
-        """Deletes the selected files one by one, yielding each result, then removes empty folders.
+        """Deletes the selected files one by one, yielding each result, then removes what no longer belongs to any file.
 
         With `dry_run`, yields what would happen and deletes nothing.
         """
@@ -88,7 +84,7 @@ class Cleanup:
                 if dry_run:
                     with manager.locks.delete_lock(file.generation_id, file.render_id):
                         manager.raise_if_exporting(file.generation_id)
-                elif await run_in_thread(stat_file, file.kind, file.path) != file:
+                elif not await run_in_thread(manager.inventory.is_current, file):
                     continue  # It was deleted, replaced or used since it was selected.
                 else:
                     await self.delete(file.generation_id, file.render_id, only_if_unused=True)
@@ -98,8 +94,8 @@ class Cleanup:
                 kept_because = error.message
             yield CleanupResult(file, reason, kept_because)
         if not dry_run:
-            with translate_disk_errors("removing empty folders"):
-                await run_in_thread(manager.remove_empty_folders)
+            with translate_disk_errors("removing what is left"):
+                await run_in_thread(manager.inventory.remove_remains)
 
     async def delete(self, generation_id: str, render_id: str, *, only_if_unused: bool) -> None:
         """Deletes one render, or if `render_id` is empty, the generation's file, renders and spool, or the clip.
@@ -116,8 +112,7 @@ class Cleanup:
     def _select(self, policy: CleanupPolicy) -> list[tuple[LibraryFile, CleanupReason]]:
         """Runs in a thread."""
         files = list(self._manager.inventory.iter_files(policy.kinds))
-        find = self._manager.library.find
-        orphans = [file for file in files if file.kind is FileKind.RENDER and find(file.generation_id) is None]
+        orphans = self._manager.inventory.find_orphans(files) if policy.orphans else []
         return list(select_files(files, policy, orphans, datetime.now(UTC)))
 
 

@@ -70,6 +70,12 @@ class FileLocks:
             if not readers:
                 self._readers.pop(generation_id, None)
 
+    def is_in_use(self, generation_id: str) -> bool:
+        """Returns whether one of the generation's files, or the clip, is being read, rendered or edited. May be called
+        from any thread.
+        """
+        return generation_id in self._readers or generation_id in self._editing or self._rendering[generation_id] > 0
+
     @contextmanager
     def delete_lock(self, generation_id: str, render_id: str = "") -> Iterator[None]:
         """Keeps new readers out while the block runs.

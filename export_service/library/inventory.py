@@ -56,6 +56,12 @@ class LibraryFile:
         return self.path.parent.name if self.kind is FileKind.RENDER else self.path.stem
 
     @property
+    def day(self) -> str:
+        """The UTC day on which an output was added, as "YYYY-MM-DD"."""
+        year, month, day = self.path.parts[-4:-1]
+        return f"{year}-{month}-{day}"
+
+    @property
     def render_id(self) -> str:
         """Id of the render; empty for other kinds."""
         return self.path.stem if self.kind is FileKind.RENDER else ""
@@ -105,11 +111,11 @@ class Inventory:
 
         Raises InvalidArgument if the page size is not valid, or if the token is not from a list of the same kinds.
         """
-        query_hash = hashlib.sha256(",".join(sorted(kinds)).encode()).hexdigest()[:16]
+        query_hash = hash_kinds(kinds)
         limit, files = page.limit, list[LibraryFile]()
-        for file in self.iter_files(kinds, _decode_page_token(page.token, query_hash) if page.token else ""):
+        for file in self.iter_files(kinds, decode_page_token(page.token, query_hash) if page.token else ""):
             if len(files) == limit:
-                return files, _encode_page_token(files[-1].path.relative_to(self.data_dir).as_posix(), query_hash)
+                return files, encode_page_token(files[-1].path.relative_to(self.data_dir).as_posix(), query_hash)
             files.append(file)
         return files, ""
 
@@ -160,15 +166,20 @@ def _parse_position(path: str) -> tuple[int, str, str]:
     return KINDS.index(FileKind(kind)), folder, name
 
 
+def hash_kinds(kinds: Sequence[FileKind]) -> str:
+    """Returns what the tokens of one list have in common."""
+    return hashlib.sha256(",".join(sorted(kinds)).encode()).hexdigest()[:16]
+
+
 MAX_TOKEN_CHARACTERS = 500
 """More than any has. Lists in lists by the thousand would be too deep for the parser."""
 
 
-def _encode_page_token(last_path: str, query_hash: str) -> str:
+def encode_page_token(last_path: str, query_hash: str) -> str:
     return base64.urlsafe_b64encode(json.dumps([query_hash, last_path]).encode()).decode()
 
 
-def _decode_page_token(token: str, query_hash: str) -> str:
+def decode_page_token(token: str, query_hash: str) -> str:
     """Returns the path with which the previous page ended. Raises InvalidArgument."""
     try:
         token_query_hash, path = json.loads(base64.urlsafe_b64decode(token[:MAX_TOKEN_CHARACTERS]))

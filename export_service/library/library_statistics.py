@@ -6,7 +6,8 @@ import shutil
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from export_service.library.inventory import FileKind, Inventory, LibraryFile
+from export_service.library.audio_library import FileInventory
+from export_service.library.inventory import FileKind, LibraryFile
 from export_service.library.store import SPOOL
 
 
@@ -40,7 +41,7 @@ class LibraryStatistics:
     """Size of the samples in the spool, which is not part of the totals."""
 
 
-def collect_statistics(inventory: Inventory) -> LibraryStatistics:
+def collect_statistics(inventory: FileInventory) -> LibraryStatistics:
     """Counts all files without opening any. Raises OSError. Blocks: call it in a thread."""
     statistics = LibraryStatistics()
     for file in inventory.iter_files():
@@ -48,8 +49,7 @@ def collect_statistics(inventory: Inventory) -> LibraryStatistics:
         statistics.kinds.setdefault(file.kind, FileTotals()).add(file)
         statistics.extensions.setdefault(file.path.suffix[1:], FileTotals()).add(file)
         if file.kind is FileKind.OUTPUT:
-            year, month, day = file.path.parts[-4:-1]
-            statistics.days.setdefault(f"{year}-{month}-{day}", FileTotals()).add(file)
+            statistics.days.setdefault(file.day, FileTotals()).add(file)
     statistics.days = dict(sorted(statistics.days.items()))
     disk = shutil.disk_usage(inventory.data_dir)
     statistics.free_bytes, statistics.disk_bytes = disk.free, disk.total

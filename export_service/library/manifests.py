@@ -30,9 +30,14 @@ def find_manifest(path: Path) -> Path:
     """Returns the path of the manifest beside a file of the library. Raises NotFound if it has none."""
     manifest = manifest_path(path)
     if not manifest.is_file():
-        hint = "the file contains it, or was not signed; the field marks of its export says which"
-        raise NotFound("manifest", path.stem, hint)
+        raise manifest_not_found(path.stem)
     return manifest
+
+
+def manifest_not_found(file_id: str) -> NotFound:
+    """Returns the error of a file that has no manifest beside it."""
+    hint = "the file contains it, or was not signed; the field marks of its export says which"
+    return NotFound("manifest", file_id, hint)
 
 
 def seal_staged(staged: Path, mode: int) -> None:

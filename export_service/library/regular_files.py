@@ -21,6 +21,13 @@ log = get_logger(__name__)
 UUID_NAME = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
+def file_id(path: Path) -> str:
+    """Returns the id in the path of a file: its name; in object storage, where an attempt has a file of its own, that
+    of the folder.
+    """
+    return path.stem if UUID_NAME.fullmatch(path.stem) else path.parent.name
+
+
 def is_regular_file(path: Path) -> bool:
     """Returns whether there is a regular file at the path itself, and not behind a link. Raises OSError."""
     status = lstat_or_none(path)

@@ -12,11 +12,11 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
-from dgx_music.errors import NotFound, Unavailable
+from dgx_music.errors import FailedPrecondition, NotFound, Unavailable
 from export_service.formats.codecs import EXTENSIONS
 from export_service.formats.m4a_file import DamagedFileError
 from export_service.formats.reader import open_sequential
@@ -24,12 +24,16 @@ from export_service.library.filesystem import (
     fsync_folder,
     make_folder,
     make_private_folder,
+    mark_used,
     remove_if_empty,
     translate_disk_errors,
     widen_folders,
 )
-from export_service.library.manifests import manifest_path, move_staged, seal_staged
+from export_service.library.local_file import LocalFile
+from export_service.library.manifests import find_manifest, manifest_path, move_staged, seal_staged
+from export_service.library.mastered_file import MasteredFile
 from export_service.library.regular_files import (
+    file_id,
     is_regular_file,
     iter_day_folders,
     remove_leftover,
@@ -141,6 +145,16 @@ class Library:
         with self.lock_unchanged(generation_id, source, render.render_id):
             self.renders.commit(staged, generation_id, render.render_id, render.path.suffix, render.file)
 
+    def add_render(
+        self, staged: Path, generation_id: str, source: BinaryIO, render_id: str, extension: str, file: MasteredFile
+    ) -> Path:
+        """Moves a complete render of the open file `source` into the library, durably, and returns its path.
+
+        Raises OSError, and NotFound if `source` is no longer the generation's file.
+        """
+        with self.lock_unchanged(generation_id, source):
+            return self.renders.commit(staged, generation_id, render_id, extension, file)
+
     @contextmanager
     def lock_unchanged(self, generation_id: str, source: BinaryIO, render_id: str = "") -> Iterator[Path]:
         """Prevents commits and deletions while the block runs, and yields the path of `source`.
@@ -187,6 +201,26 @@ class Library:
             return 0 if path is None else read_attempt(path)
         except PermissionError:
             return 0
+
+    def open_file(self, generation_id: str, render_id: str = "", *, manifest: bool = False) -> LocalFile | None:
+        """Opens the generation's file, a render of it, or the manifest beside it; None if there is no file.
+
+        Raises NotFound if there is no such render or no manifest, or if the file has just been deleted.
+        """
+        path = self.renders.find(generation_id, render_id) if render_id else self.find(generation_id)
+        if path is None:
+            return None
+        if render_id or self._folder.name == CLIPS:
+            mark_used(path)
+        return LocalFile(find_manifest(path) if manifest else path)
+
+    def sign_url(self, generation_id: str, render_id: str, expires: timedelta) -> NoReturn:
+        """Raises FailedPrecondition: only object storage has URLs."""
+        raise FailedPrecondition(
+            "the library is a folder on the export server, which has no URLs; use Download (`dgx-music download`), or "
+            "keep the library in object storage with DGX_MUSIC_LIBRARY_URL",
+            reason="NO_OBJECT_STORAGE",
+        )
 
     def delete(self, generation_id: str) -> bool:
         """Deletes the generation's file and its renders, durably. Returns whether there was a file."""
@@ -246,9 +280,9 @@ def translate_file_errors(path: Path) -> Iterator[None]:
             yield
         except (FileNotFoundError, DamagedFileError) as error:
             if not path.exists():
-                raise NotFound("file", path.stem, "it was deleted") from error
+                raise NotFound("file", file_id(path), "it was deleted") from error
             raise Unavailable(
-                f"the file of generation {path.stem} is damaged and can't be read: {error}",
+                f"the file of generation {file_id(path)} is damaged and can't be read: {error}",
                 reason="FILE_DAMAGED",
             ) from error
 

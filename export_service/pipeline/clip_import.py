@@ -15,8 +15,8 @@ from dgx_music.errors import Aborted, InvalidArgument
 from export_service.decoding.source_file import SOURCE_FILE_REQUIREMENT, SourceFile, open_source_file
 from export_service.dsp.arrays import Samples
 from export_service.formats.writer import AudioFile
+from export_service.library.audio_library import AudioLibrary
 from export_service.library.filesystem import translate_disk_errors
-from export_service.library.store import Library
 from export_service.pipeline.clip_measurement import ClipMeasurement, ClipMeter
 from service_runtime.audio.output_options import FileFormat
 from service_runtime.observability.logging import get_logger
@@ -57,7 +57,7 @@ class ClipImport:
     All blocking work runs in order on a thread of its own, so that no file is removed while it is in use.
     """
 
-    def __init__(self, library: Library, limits: ClipLimits) -> None:
+    def __init__(self, library: AudioLibrary, limits: ClipLimits) -> None:
         self._library, self._limits = library, limits
         self._clip_id = str(uuid.uuid4())
         self._staged = library.staging_path(self._clip_id, 0)

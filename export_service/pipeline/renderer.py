@@ -24,12 +24,14 @@ from export_service.formats.m4a_file import require_encoder
 from export_service.formats.provenance import Signer
 from export_service.formats.reader import FinishedAudio, open_sequential
 from export_service.formats.writer import AudioFile
+from export_service.library.audio_library import AudioLibrary
 from export_service.library.file_locks import FileLocks
 from export_service.library.filesystem import translate_disk_errors
 from export_service.library.manifests import remove_staged
 from export_service.library.mastered_file import MasteredFile
+from export_service.library.regular_files import file_id
 from export_service.library.renders import Render, RenderSpec
-from export_service.library.store import Library, file_replaced, read_audio_properties, translate_file_errors
+from export_service.library.store import file_replaced, read_audio_properties, translate_file_errors
 from export_service.pipeline.export_metrics import count_file
 from export_service.pipeline.mastering import master_to_file, resolve_loudness_target
 from export_service.tagging.containers import read_tags
@@ -52,7 +54,7 @@ MAX_CONCURRENT_RENDERS = 2
 class Renderer:
     """Used on the event loop only. Encodes on threads of its own, so that listeners do not wait for an encoder."""
 
-    def __init__(self, library: Library, signer: Signer | None = None, locks: FileLocks | None = None) -> None:
+    def __init__(self, library: AudioLibrary, signer: Signer | None = None, locks: FileLocks | None = None) -> None:
         self._library, self._signer, self._locks = library, signer, locks or FileLocks()
         self._workers = ThreadPoolExecutor(MAX_CONCURRENT_RENDERS, thread_name_prefix="render")
         self._tasks: dict[str, asyncio.Task[Render]] = {}
@@ -121,9 +123,9 @@ class Renderer:
                 rendered = self._measure_and_master(staged, render_id, spec, open_source, tags)
                 own_tags = [name for name, text in vars(clean_publication(spec.publication)).items() if text]
                 rendered = replace(rendered, own_tags=tuple(sorted(own_tags)))
-                with translate_disk_errors("writing the render"), self._library.lock_unchanged(generation_id, source):
-                    committed = self._library.renders.commit(
-                        staged, generation_id, render_id, CODECS[spec.format].extension, rendered
+                with translate_disk_errors("writing the render"):
+                    committed = self._library.add_render(
+                        staged, generation_id, source, render_id, CODECS[spec.format].extension, rendered
                     )
         finally:
             remove_staged(staged)
@@ -186,9 +188,9 @@ def _open_same_file(path: Path, source: BinaryIO) -> Iterator[FinishedAudio]:
     try:
         file = path.open("rb")
     except FileNotFoundError:
-        raise file_replaced(path.stem) from None
+        raise file_replaced(file_id(path)) from None
     with file:
         if not os.path.sameopenfile(file.fileno(), source.fileno()):
-            raise file_replaced(path.stem)
+            raise file_replaced(file_id(path))
         with open_sequential(file.fileno()) as decoder:
             yield decoder

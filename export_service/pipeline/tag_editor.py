@@ -16,11 +16,12 @@ from export_service.formats.codecs import CODECS
 from export_service.formats.m4a_file import DamagedFileError
 from export_service.formats.provenance import Signer
 from export_service.formats.reader import FinishedAudio, open_sequential
+from export_service.library.audio_library import AudioLibrary
 from export_service.library.file_locks import FileLocks
 from export_service.library.filesystem import fsync_and_compute_sha256, translate_disk_errors
 from export_service.library.manifests import remove_staged
 from export_service.library.renders import Render
-from export_service.library.store import Library, translate_file_errors
+from export_service.library.store import translate_file_errors
 from export_service.retagging.tag_edit import COVER, TagEdit
 from export_service.retagging.tag_replacement import write_with_tags
 from export_service.tagging import mp4
@@ -59,7 +60,7 @@ class TagEditor:
     were set for it alone.
     """
 
-    def __init__(self, library: Library, locks: FileLocks, signer: Signer | None = None) -> None:
+    def __init__(self, library: AudioLibrary, locks: FileLocks, signer: Signer | None = None) -> None:
         self._library, self._locks, self._signer = library, locks, signer
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="tags")
         self._tasks: set[asyncio.Task[EditedFile]] = set()
@@ -96,7 +97,7 @@ class TagEditor:
     def _write(self, generation_id: str, render_id: str, edit: TagEdit) -> EditedFile:
         if render_id:
             render = self._load_render(generation_id, render_id)
-            _require_place_for_cover(render.path, edit)
+            _require_place_for_cover(self._find_render(generation_id, render_id), edit)
             return self._write_render(generation_id, render, edit, edit.changed.union(render.file.own_tags))
         path = self._library.locate(generation_id)
         _require_place_for_cover(path, edit)
@@ -125,7 +126,8 @@ class TagEditor:
 
     def _write_render(self, generation_id: str, render: Render, edit: TagEdit, own_tags: Collection[str]) -> EditedFile:
         staged = self._library.renders.staging_path(render.render_id)
-        with self._edited_copy(render.path, staged, generation_id, edit) as (edited, source):
+        path = self._find_render(generation_id, render.render_id)
+        with self._edited_copy(path, staged, generation_id, edit) as (edited, source):
             file = replace(
                 render.file,
                 file_size_bytes=edited.size_bytes,
@@ -138,12 +140,16 @@ class TagEditor:
         return edited
 
     def _load_render(self, generation_id: str, render_id: str) -> Render:
+        self._find_render(generation_id, render_id)
         with translate_disk_errors("searching the library"):
-            path = self._library.renders.find(generation_id, render_id)
             render = self._library.renders.load(generation_id, render_id)
         if render is None:
-            raise NotFound("render", path.stem, "its description is from another version; render it again")
+            raise NotFound("render", render_id, "its description is from another version; render it again")
         return render
+
+    def _find_render(self, generation_id: str, render_id: str) -> Path:
+        with translate_disk_errors("searching the library"):
+            return self._library.renders.find(generation_id, render_id)
 
     def _load_renders(self, generation_id: str) -> list[Render]:
         """Returns the renders, without those whose description is from another version: Render makes them anew."""

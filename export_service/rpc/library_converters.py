@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from dgx_music.errors import InvalidArgument
 from dgx_music.export.v1 import export_pb2
+from export_service.library.audio_library import SignedUrl
 from export_service.library.cleanup import CleanupPolicy, CleanupReason, CleanupResult
 from export_service.library.inventory import AudioInfo, FileKind, LibraryFile
 from export_service.library.library_statistics import FileTotals, LibraryStatistics
@@ -19,6 +20,9 @@ from export_service.rpc.converters import to_generation_id
 from service_runtime.rpc.output_converters import FORMAT_NAMES
 
 MAX_EXPECTED_FILES = 1000
+MAX_URL_SECONDS = 7 * 86_400
+"""S3's limit for a signed URL."""
+DEFAULT_URL_SECONDS = 3600
 MAX_AGE = timedelta(days=365_000)
 
 RelativePath = Callable[[Path], str]
@@ -75,6 +79,21 @@ def to_cleanup_policy(request: export_pb2.CleanupRequest) -> CleanupPolicy:
     if keep_bytes is not None and keep_bytes < 0:
         raise InvalidArgument("keep_newest_bytes", f"must be 0 or more, not {keep_bytes}")
     return CleanupPolicy(to_kinds(request.kinds), older_than, keep_bytes, request.orphans)
+
+
+def to_expiry(seconds: int) -> timedelta:
+    if not 0 <= seconds <= MAX_URL_SECONDS:
+        raise InvalidArgument("expires_seconds", f"must be 0 to {MAX_URL_SECONDS} (7 days), not {seconds}")
+    return timedelta(seconds=seconds or DEFAULT_URL_SECONDS)
+
+
+def from_signed_url(signed: SignedUrl, expires: timedelta) -> export_pb2.GetDownloadUrlResponse:
+    return export_pb2.GetDownloadUrlResponse(
+        url=signed.url,
+        expires_at=_timestamp(datetime.now(UTC) + expires),
+        file_name=signed.file_name,
+        file_size_bytes=signed.file_size_bytes,
+    )
 
 
 def from_file(file: LibraryFile, relative_path: RelativePath, info: AudioInfo | None = None) -> export_pb2.LibraryFile:

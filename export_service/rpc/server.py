@@ -12,13 +12,16 @@ from export_service.config import ExportSettings
 from export_service.dsp.loudness import warm_up
 from export_service.dsp.normalization import LoudnessTarget
 from export_service.formats.provenance import create_signer
+from export_service.library.audio_library import Libraries
+from export_service.library.file_locks import FileLocks
+from export_service.library.local_libraries import local_libraries
 from export_service.pipeline.clip_import import ClipLimits
 from export_service.pipeline.export_manager import ExportManager
 from export_service.pipeline.recording_registry import SpoolRetention
 from export_service.pipeline.renderer import Renderer
 from export_service.pipeline.tag_editor import TagEditor
 from export_service.rpc.servicer import ExportServicer
-from service_runtime.file_modes import GROUP_READABLE, PRIVATE
+from service_runtime.file_modes import GROUP_READABLE, PRIVATE, FileModes
 from service_runtime.rpc.process import run_process
 from service_runtime.rpc.service import Service
 
@@ -29,11 +32,14 @@ class ExportServer:
     full_name = "dgx_music.export.v1.ExportService"
 
     def __init__(self, settings: ExportSettings) -> None:
+        locks, modes = FileLocks(), GROUP_READABLE if settings.group_readable else PRIVATE
         self._manager = ExportManager(
             settings.data_dir,
             SpoolRetention(settings.spool_keep_seconds, settings.failed_spool_keep_seconds),
             ClipLimits(settings.max_clip_bytes, settings.max_clip_seconds),
-            GROUP_READABLE if settings.group_readable else PRIVATE,
+            modes,
+            libraries=_open_libraries(settings, modes, locks),
+            locks=locks,
         )
         self._signer = create_signer(settings.c2pa_certificate, settings.c2pa_private_key)
         self._renderer = Renderer(self._manager.library, self._signer, self._manager.locks)
@@ -45,6 +51,7 @@ class ExportServer:
             LoudnessTarget(settings.target_lufs, settings.ceiling_dbtp),
             generator=f"dgx-music {version('dgx-music')}",
             signer=self._signer,
+            advertised_address=settings.export_advertised_address,
         )
         self._warm_up_task: asyncio.Task[None] | None = None
 
@@ -70,6 +77,16 @@ class ExportServer:
         await self._renderer.stop()
         await self._editor.stop()
         await self._manager.stop()
+
+
+def _open_libraries(settings: ExportSettings, modes: FileModes, locks: FileLocks) -> Libraries:
+    if not settings.library_url:
+        return local_libraries(settings.data_dir, modes)
+    from export_service.objects.bucket import Bucket
+    from export_service.objects.object_libraries import object_libraries
+
+    bucket = Bucket(settings.library_url, settings.library_public_endpoint)
+    return object_libraries(settings.data_dir, bucket, settings.library_cache_bytes, locks.is_in_use)
 
 
 def build(settings: ExportSettings) -> Service:

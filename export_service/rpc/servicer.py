@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import aclosing, closing
+from contextlib import AsyncExitStack, aclosing, closing
 from typing import Any
 
 import grpc.aio
 from structlog.contextvars import bind_contextvars
 
+from dgx_music.address import EXPORT_ADDRESS_KEY
+from dgx_music.errors import InvalidArgument
 from dgx_music.export.v1 import export_pb2, export_pb2_grpc
 from dgx_music.pcm import PcmWriter
 from export_service.dsp.normalization import LoudnessTarget
@@ -16,10 +18,7 @@ from export_service.formats.m4a_file import require_encoder
 from export_service.formats.provenance import Signer
 from export_service.library.cleanup import Cleanup
 from export_service.library.filesystem import translate_disk_errors
-from export_service.library.inventory import read_audio_info
 from export_service.library.library_statistics import collect_statistics
-from export_service.library.manifests import find_manifest
-from export_service.library.verification import verify
 from export_service.library.waveform import compute_waveform
 from export_service.pipeline.attempt_processor import ExportResult, ExportSpec
 from export_service.pipeline.export_manager import ExportManager
@@ -31,7 +30,8 @@ from export_service.rpc import converters, export_converters, library_converters
 from export_service.rpc.upload_stream import UploadStream, read_file_data
 from export_service.streaming.audio_stream import FinalAudio, LiveAudio
 from export_service.streaming.converted_audio import convert_audio
-from export_service.streaming.download import open_download
+from export_service.streaming.download import Download
+from export_service.streaming.spool import ReceivedAudio
 from export_service.threads import run_in_thread
 from service_runtime.observability.logging import get_logger
 from service_runtime.rpc.output_converters import output_options_from_proto
@@ -53,9 +53,11 @@ class ExportServicer(export_pb2_grpc.ExportServiceServicer):
         target: LoudnessTarget,
         generator: str,
         signer: Signer | None,
+        advertised_address: str | None = None,
     ) -> None:
         self._manager, self._renderer, self._editor, self._cleanup = manager, renderer, editor, Cleanup(manager)
         self._target, self._generator, self._signer = target, generator, signer
+        self._advertised_address = advertised_address
 
     async def Export(
         self, request_iterator: AsyncIterator[export_pb2.ExportRequest], context: Context
@@ -64,8 +66,16 @@ class ExportServicer(export_pb2_grpc.ExportServiceServicer):
         header = await upload.read_header()
         attempt, spec = converters.to_attempt_spec(header.audio, "header.audio"), self._to_spec(header)
         bind_contextvars(generation_id=attempt.generation_id, attempt=attempt.attempt)
-        async with self._manager.open_session(attempt, spec) as session:
+        if header.resume_frames:
+            opened = self._manager.continue_session(attempt, spec, header.resume_frames)
+        else:
+            opened = self._manager.open_session(attempt, spec)
+        async with opened as session:
+            await self._tell_address(context)
             result = await session.run_until_aborted(_receive(upload, session))
+        if isinstance(result, ReceivedAudio):
+            log.info("suspended", frames=result.frames)
+            return export_pb2.ExportResponse(frames=result.frames, pcm_sha256=result.pcm_sha256)
         return self._from_result(result)
 
     async def ResumeExport(
@@ -80,9 +90,22 @@ class ExportServicer(export_pb2_grpc.ExportServiceServicer):
             return self._to_spec(header)
 
         bind_contextvars(attempt=attempt)
+        if (suspended := await self._manager.find_suspended(generation_id, attempt)) is not None:
+            await self._tell_address(context)
+            return export_pb2.ResumeExportResponse(
+                header=export_converters.header_from_json(suspended.header),
+                suspended_frames=suspended.frames,
+                suspended_sha256=suspended.pcm_sha256,
+            )
         async with self._manager.resume_session(generation_id, attempt, build_spec) as session:
+            await self._tell_address(context)
             result = await session.run_until_aborted(session.resume())
         return export_pb2.ResumeExportResponse(file=self._from_result(result), header=header)
+
+    async def _tell_address(self, context: Context) -> None:
+        """Tells the caller where listeners find the samples, once they can."""
+        if self._advertised_address is not None:
+            await context.send_initial_metadata(((EXPORT_ADDRESS_KEY, self._advertised_address),))
 
     def _to_spec(self, header: export_pb2.ExportHeader) -> ExportSpec:
         return export_converters.to_export_spec(header, self._target, self._generator, self._signer)
@@ -157,15 +180,23 @@ class ExportServicer(export_pb2_grpc.ExportServiceServicer):
         start_byte = converters.to_position(request.start_byte, "start_byte")
         byte_count = converters.to_position(request.byte_count, "byte_count")
         file_id = converters.to_generation_id(request.generation_id), converters.to_render_id(request.render_id)
-        with self._manager.locks.read_lock(*file_id):
-            path = await self._manager.find_path(*file_id)
-            if request.manifest:
-                path = await run_in_thread(find_manifest, path)
-            async with open_download(path, start_byte, byte_count) as file, aclosing(file.chunks()) as chunks:
-                response = export_pb2.DownloadResponse(file_name=file.name, file_size_bytes=file.file_size_bytes)
-                async for response.data in chunks:
-                    yield response
-                    response = export_pb2.DownloadResponse()
+        async with AsyncExitStack() as stack:
+            stack.enter_context(self._manager.locks.read_lock(*file_id))
+            file = await self._manager.open_file(*file_id, manifest=request.manifest)
+            stack.enter_context(closing(file))
+            response = export_pb2.DownloadResponse(file_name=file.name, file_size_bytes=file.size_bytes)
+            chunks = Download(file, start_byte, byte_count).chunks()
+            await stack.enter_async_context(aclosing(chunks))
+            async for response.data in chunks:
+                yield response
+                response = export_pb2.DownloadResponse()
+
+    async def GetDownloadUrl(
+        self, request: export_pb2.GetDownloadUrlRequest, context: Context
+    ) -> export_pb2.GetDownloadUrlResponse:
+        expires = library_converters.to_expiry(request.expires_seconds)
+        file_id = converters.to_generation_id(request.generation_id), converters.to_render_id(request.render_id)
+        return library_converters.from_signed_url(await self._manager.sign_url(*file_id, expires), expires)
 
     async def GetWaveform(
         self, request: export_pb2.GetWaveformRequest, context: Context
@@ -181,6 +212,11 @@ class ExportServicer(export_pb2_grpc.ExportServiceServicer):
     ) -> export_pb2.DeleteFileResponse:
         generation_id = converters.to_generation_id(request.generation_id)
         render_id = converters.to_render_id(request.render_id)
+        if request.only_samples:
+            if render_id or request.only_if_unused:
+                raise InvalidArgument("only_samples", "must not be set together with render_id or only_if_unused")
+            await self._manager.discard_samples(generation_id)
+            return export_pb2.DeleteFileResponse()
         await self._cleanup.delete(generation_id, render_id, only_if_unused=request.only_if_unused)
         log.info("file_deleted", generation_id=generation_id, render_id=render_id)
         return export_pb2.DeleteFileResponse()
@@ -192,9 +228,11 @@ class ExportServicer(export_pb2_grpc.ExportServiceServicer):
         def list_page() -> export_pb2.ListFilesResponse:
             with translate_disk_errors("listing the library"):
                 files, token = self._manager.inventory.list_page(kinds, page)
+                infos = self._manager.inventory.read_infos(files)
                 return export_pb2.ListFilesResponse(
                     files=[
-                        library_converters.from_file(file, relative_path, read_audio_info(file.path)) for file in files
+                        library_converters.from_file(file, relative_path, info)
+                        for file, info in zip(files, infos, strict=True)
                     ],
                     next_page_token=token,
                 )
@@ -210,11 +248,11 @@ class ExportServicer(export_pb2_grpc.ExportServiceServicer):
     async def VerifyFiles(
         self, request: export_pb2.VerifyFilesRequest, context: Context
     ) -> AsyncIterator[export_pb2.VerifyFilesResponse]:
-        library = self._manager.library
+        verify, relative_path = self._manager.inventory.verify, self._manager.library.relative_path
         for generation_id, sha256 in library_converters.to_expected(request.files):
-            results = verify(library, generation_id, sha256, presence_only=request.presence_only)
+            results = verify(generation_id, sha256, presence_only=request.presence_only)
             while (result := await run_in_thread(next, results, None)) is not None:
-                yield library_converters.from_verification_result(result, library.relative_path)
+                yield library_converters.from_verification_result(result, relative_path)
 
     async def Cleanup(
         self, request: export_pb2.CleanupRequest, context: Context
@@ -227,9 +265,11 @@ class ExportServicer(export_pb2_grpc.ExportServiceServicer):
                 yield library_converters.from_cleanup_result(result, self._manager.library.relative_path)
 
 
-async def _receive(upload: UploadStream, session: ExportSession) -> ExportResult:
+async def _receive(upload: UploadStream, session: ExportSession) -> ExportResult | ReceivedAudio:
     with phase("upload"):
         async with aclosing(upload.read_pcm()) as blocks:
             async for pcm in blocks:
                 await session.write(pcm)
+    if upload.is_suspended:
+        return await session.suspend(upload.sha256)
     return await session.finish(upload.sha256)

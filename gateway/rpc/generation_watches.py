@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import aclosing, asynccontextmanager, contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from contextvars import Context
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+import grpc
 import grpc.aio
 
-from dgx_music.errors import FailedPrecondition, NotFound
+from dgx_music.errors import FailedPrecondition, NotFound, Unavailable
 from dgx_music.storage.v1 import storage_pb2, storage_pb2_grpc
 from dgx_music.storage.v1.storage_pb2 import Generation, WatchGenerationRequest
 from gateway.rpc.service_client import ServiceClient
@@ -21,15 +23,35 @@ if TYPE_CHECKING:
     Storage = ServiceClient[storage_pb2_grpc.StorageServiceAsyncStub]
 
 
+PATIENCE_SECONDS = 30.0
+"""How long storage may be away while nothing keeps the listeners from hearing what export has."""
+RETRY_SECONDS = 0.5
+
+
+class Route(NamedTuple):
+    """Where the audio of a generation is."""
+
+    address: str
+    """Of the export server that received the last attempt; empty if there is only one, or none has received any."""
+    is_finished: bool
+    """Whether the file is finished, which any export server has."""
+
+
 class GenerationWatch:
     """Watches a generation until it has failed, was cancelled or is completed."""
 
     def __init__(self, storage: Storage, generation_id: str) -> None:
         self.listeners = 0
+        self.route = Route("", is_finished=False)
         self._known = asyncio.Event()
+        self._away_since = 0.0
+        """When storage stopped answering, by the monotonic clock; 0 if it answers."""
+        self._followers: set[Callable[[], object]] = set()
+        """Called after each change of the route, and when there can't be any audio."""
         # In a context of its own: neither the deadline of the first listener nor its identity is that of the others.
         self._task = asyncio.create_task(self._run(storage, generation_id), context=Context())
         self._task.add_done_callback(lambda _: self._known.set())
+        self._task.add_done_callback(lambda _: self._notify())
 
     @property
     def is_done(self) -> bool:
@@ -48,18 +70,32 @@ class GenerationWatch:
             self._task.result()
 
     @contextmanager
-    def cancelling(self, call: grpc.aio.Call) -> Iterator[None]:
-        """Cancels the call if there can't be any audio, while the block runs."""
+    def cancelling(self, call: grpc.aio.Call, holds: Callable[[Route], bool]) -> Iterator[None]:
+        """Cancels the call if there can't be any audio, or the route no longer `holds`, while the block runs."""
 
-        def on_done(task: asyncio.Task[None]) -> None:
-            if not task.cancelled() and task.exception() is not None:
+        def on_change() -> None:
+            task = self._task
+            has_failed = task.done() and not task.cancelled() and task.exception() is not None
+            if has_failed or not holds(self.route):
                 call.cancel()
 
-        self._task.add_done_callback(on_done)
+        self._followers.add(on_change)
         try:
+            on_change()
             yield
         finally:
-            self._task.remove_done_callback(on_done)
+            self._followers.discard(on_change)
+
+    async def wait_for_change(self, timeout_seconds: float) -> None:
+        """Returns at the next change of the route, or when there can't be any audio, or after this time."""
+        changed = asyncio.Event()
+        self._followers.add(changed.set)
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timeout_seconds):
+                    await changed.wait()
+        finally:
+            self._followers.discard(changed.set)
 
     async def stop(self) -> None:
         """Ends the watch."""
@@ -67,14 +103,38 @@ class GenerationWatch:
         await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self, storage: Storage, generation_id: str) -> None:
+        while True:
+            try:
+                await self._watch(storage, generation_id)
+                return
+            except (Unavailable, grpc.aio.AioRpcError) as error:
+                is_away = isinstance(error, Unavailable) or error.code() is grpc.StatusCode.UNAVAILABLE
+                self._away_since = self._away_since or time.monotonic()
+                if not (self._known.is_set() and is_away and time.monotonic() < self._away_since + PATIENCE_SECONDS):
+                    raise
+            await asyncio.sleep(RETRY_SECONDS)
+
+    async def _watch(self, storage: Storage, generation_id: str) -> None:
         request = WatchGenerationRequest(id=generation_id)
         async with aclosing(storage.call_server_stream(storage.stub.WatchGeneration, request)) as states:
             async for state in states:
                 _raise_if_terminal_failure(state.generation)
-                if state.generation.state == storage_pb2.GENERATION_STATE_COMPLETED:
+                is_finished = state.generation.state == storage_pb2.GENERATION_STATE_COMPLETED
+                self._set_route(Route(state.generation.export_address, is_finished))
+                if is_finished:
                     return
                 self._known.set()
+                self._away_since = 0.0
         raise NotFound("generation", generation_id, "it was deleted")
+
+    def _set_route(self, route: Route) -> None:
+        if route != self.route:
+            self.route = route
+            self._notify()
+
+    def _notify(self) -> None:
+        for follower in list(self._followers):
+            follower()
 
 
 class GenerationWatches:

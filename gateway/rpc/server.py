@@ -12,6 +12,7 @@ from dgx_music.gateway.v1.gateway_pb2_grpc import add_MusicServiceServicer_to_se
 from dgx_music.generation.v1.generation_pb2_grpc import GenerationServiceStub
 from dgx_music.storage.v1.storage_pb2_grpc import StorageServiceStub
 from gateway.config import GatewaySettings
+from gateway.rpc.export_servers import ExportServers
 from gateway.rpc.service_client import ServiceClient
 from gateway.rpc.servicer import MusicServicer
 from service_runtime.rpc.process import run_process
@@ -36,7 +37,7 @@ class MusicService:
             "dgx_music.generation.v1.GenerationService", settings.generation_address, GenerationServiceStub, settings
         )
         self._clients = (storage, export, generation)
-        self._servicer = MusicServicer(storage, export, generation)
+        self._servicer = MusicServicer(storage, export, generation, ExportServers(export, settings))
 
     def add_to(self, server: grpc.aio.Server) -> None:
         add_MusicServiceServicer_to_server(self._servicer, server)

@@ -41,10 +41,18 @@ class ServiceClient(Generic[Stub]):
     stub: Stub
 
     def __init__(
-        self, full_name: str, address: str, build_stub: Callable[[grpc.aio.Channel], Stub], settings: Settings
+        self,
+        full_name: str,
+        address: str,
+        build_stub: Callable[[grpc.aio.Channel], Stub],
+        settings: Settings,
+        *,
+        address_setting: str = "",
     ) -> None:
+        """`address_setting` is where the address comes from, in words, unless it is the gateway's own setting."""
         self._full_name, self._address, self._build_stub = full_name, address, build_stub
-        self._settings = settings
+        self._settings, self._name = settings, full_name.split(".")[1]
+        self._address_setting = address_setting or f"the gateway's DGX_MUSIC_{self._name.upper()}_ADDRESS"
 
     def open(self) -> None:
         """Creates the channel on the running event loop. It connects at the first call.
@@ -119,10 +127,9 @@ class ServiceClient(Generic[Stub]):
         if error.code() not in CONNECTION_LOST_CODES or status_of(error) is not None:
             return error
         log.info("service_unreachable", service=self._full_name, address=self._address, error=error.details())
-        name = self._full_name.split(".")[1]
         return Unavailable(
             f"{self._full_name} does not answer: {await explain_unreachable(self._address, self._credentials)}; start "
-            f"`dgx-music serve {name}` there, or set the gateway's DGX_MUSIC_{name.upper()}_ADDRESS",
+            f"`dgx-music serve {self._name}` there, or set {self._address_setting}",
             reason="SERVICE_UNAVAILABLE",
             metadata={"service": self._full_name, "address": self._address},
             retry_after_seconds=1.0,

@@ -21,6 +21,7 @@ from dgx_music.limits import MAX_BATCH_SIZE
 from dgx_music.storage.v1 import storage_pb2 as storage
 from dgx_music.storage.v1 import storage_pb2_grpc
 from gateway.rpc.audio_proxy import stream_audio
+from gateway.rpc.export_servers import ExportServers
 from gateway.rpc.file_cleanup import FileCleanup
 from gateway.rpc.file_deletion import FileDeletion
 from gateway.rpc.file_verification import verify_files
@@ -41,16 +42,19 @@ class MusicServicer(MusicServiceServicer):
         storage_client: ServiceClient[storage_pb2_grpc.StorageServiceAsyncStub],
         export_client: ServiceClient[export_pb2_grpc.ExportServiceAsyncStub],
         generation_client: ServiceClient[generation_pb2_grpc.GenerationServiceAsyncStub],
+        export_servers: ExportServers,
     ) -> None:
         self._storage, self._export, self._generation = storage_client, export_client, generation_client
+        self._export_servers = export_servers
         self._completion = RequestCompletion(storage_client, export_client, generation_client)
         self._watches = GenerationWatches(storage_client)
         self._tag_editing = TagEditing(storage_client, export_client)
-        self._file_deletion = FileDeletion(export_client)
+        self._file_deletion = FileDeletion(export_servers)
 
     async def stop(self) -> None:
         """Ends what goes on besides the calls."""
         await self._file_deletion.stop()
+        await self._export_servers.stop()
 
     async def CreateGeneration(
         self, request: storage.CreateGenerationRequest, context: Context
@@ -98,7 +102,7 @@ class MusicServicer(MusicServiceServicer):
     async def StreamAudio(
         self, request: export.StreamAudioRequest, context: Context
     ) -> AsyncIterator[export.StreamAudioResponse]:
-        async with aclosing(stream_audio(self._watches, self._export, request)) as responses:
+        async with aclosing(stream_audio(self._watches, self._export_servers, request)) as responses:
             async for response in responses:
                 yield response
 
@@ -108,6 +112,11 @@ class MusicServicer(MusicServiceServicer):
         async with aclosing(self._export.call_server_stream(self._export.stub.Download, request)) as responses:
             async for response in responses:
                 yield response
+
+    async def GetDownloadUrl(
+        self, request: export.GetDownloadUrlRequest, context: Context
+    ) -> export.GetDownloadUrlResponse:
+        return await self._export.call_unary(self._export.stub.GetDownloadUrl, request)
 
     async def GetWaveform(self, request: export.GetWaveformRequest, context: Context) -> export.GetWaveformResponse:
         return await self._export.call_unary(self._export.stub.GetWaveform, request)
@@ -170,7 +179,7 @@ class MusicServicer(MusicServiceServicer):
         response = await self._storage.call_unary(self._storage.stub.CancelGeneration, request)
         if response.generation.attempt:
             # An earlier attempt may have left a file or samples. A worker that exports deletes them, unless it is lost.
-            await self._file_deletion.delete_for_good(request.id)
+            await self._file_deletion.delete_for_good(request.id, response.generation.export_address)
         return response
 
     async def RetryGeneration(
@@ -184,7 +193,7 @@ class MusicServicer(MusicServiceServicer):
         current = await self._storage.call_unary(
             self._storage.stub.GetGeneration, storage.GetGenerationRequest(id=request.id)
         )
-        state = current.generation.state
+        state, export_address = current.generation.state, current.generation.export_address
         match state:
             case _ if request.state not in (storage.GENERATION_STATE_UNSPECIFIED, state):
                 # Storage rejects this before any file is deleted.
@@ -199,10 +208,10 @@ class MusicServicer(MusicServiceServicer):
                 # A worker may claim it at any moment. The row is deleted first, by one statement that fails if it was
                 # claimed meanwhile, so that the files of a running attempt are left alone.
                 response = await self._storage.call_unary(self._storage.stub.DeleteGeneration, request)
-                await self._file_deletion.delete_for_good(request.id)
+                await self._file_deletion.delete_for_good(request.id, export_address)
             case _:
                 # The file is deleted first: if this fails halfway, the row is still there and the call can be repeated.
-                await self._file_deletion.delete(request.id)
+                await self._file_deletion.delete(request.id, export_address)
                 response = await self._storage.call_unary(self._storage.stub.DeleteGeneration, request)
         return response
 

@@ -22,6 +22,7 @@ from dgx_music.errors import ServiceError, Unavailable
 from generation_service.config import GenerationSettings
 from generation_service.engine.engine import Engine
 from generation_service.engine.request_handle import GenerationHandle
+from generation_service.engine.suspension.sealed_checkpoint import GenerationSuspended
 from generation_service.models.catalog import ModelCatalog
 from generation_service.models.discovery import find_installed_models
 from generation_service.processes import messages
@@ -134,6 +135,9 @@ class EngineHost:
                         handle.cancel()
                     elif number in self._request_tasks:
                         self._request_tasks[number].cancel()
+                case messages.Suspend(number):
+                    if (handle := self._handles.get(number)) is not None:
+                        handle.suspend()
                 case messages.Load(call_id, name):
                     self._spawn(self._answer(call_id, self._load(name)))
                 case messages.Unload(call_id, name):
@@ -149,6 +153,7 @@ class EngineHost:
         bind_contextvars(**request.log_fields)
         handle: GenerationHandle | None = None
         error: ErrorData | None = None
+        checkpoint: bytes | None = None
         try:
             info = await self._catalog.describe(request.model)
             origin = request.origin
@@ -156,14 +161,21 @@ class EngineHost:
                 info,
                 request.parameters,
                 client=origin.client,
+                weight=origin.weight,
                 deadline=origin.deadline,
             )
             self._stream.send(messages.Accepted(number))
             await handle.wait_until_started()
-            self._stream.send(messages.Started(number, dict(handle.metadata), handle.sections, handle.sequence.timings))
+            self._stream.send(
+                messages.Started(
+                    number, dict(handle.metadata), handle.sections, handle.sequence.timings, handle.is_resumed
+                )
+            )
             while (block := await handle.next_block()) is not None:
                 failpoint("engine.before_block")
                 self._stream.send(messages.Block(number, block))
+        except GenerationSuspended as suspended:
+            checkpoint = suspended.checkpoint
         except Exception as failure:
             if not isinstance(failure, ServiceError):
                 log.error("unexpected_error", exc_info=failure)
@@ -171,7 +183,8 @@ class EngineHost:
         finally:
             self._handles.pop(number, None)
             self._request_tasks.pop(number, None)
-        self._stream.send(messages.Finished(number, error, None if handle is None else handle.sequence.timings))
+        timings = None if handle is None else handle.sequence.timings
+        self._stream.send(messages.Finished(number, error, timings, checkpoint))
 
     async def _load(self, name: str) -> None:
         await self._engine.load(await self._catalog.describe(name))

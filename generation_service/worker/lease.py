@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from enum import Enum
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -56,6 +58,12 @@ class Lease:
         self._seconds = seconds
         self._renew_interval_seconds = renew_interval_seconds
         self._expires_at = time.monotonic() + seconds
+        self.export_address = ""
+        """Where the export server is that receives the audio; empty if it has not said so."""
+        self._unreported = asyncio.Event()
+        """Whether storage has yet to learn `export_address`."""
+        self._offered_models: Sequence[str] = ()
+        self._on_preempted: Callable[[str], object] = lambda _: None
         self._is_unwritable = False
         """Whether storage has answered the last call that it can't record anything."""
         self._on_unwritable: Callable[[], object] | None = None
@@ -64,6 +72,22 @@ class Lease:
     def seconds_remaining(self) -> float:
         """Seconds until the lease expires unless it is renewed; 0 if it has expired."""
         return max(0.0, self._expires_at - time.monotonic())
+
+    def offer(self, model_names: Sequence[str], on_preempted: Callable[[str], object]) -> None:
+        """Lets storage ask to hand the generation back for one of these models. It does so once, by `on_preempted` with
+        the generation that is waiting."""
+        self._offered_models, self._on_preempted = model_names, on_preempted
+
+    def set_export_address(self, address: str) -> None:
+        """Has the next renewal, which follows at once, tell storage where the audio is received."""
+        self.export_address = address
+        self._unreported.set()
+
+    async def report_export_address(self, *current_progress: Any) -> None:
+        """Tells storage where the audio is received, unless it knows; it may fail to. The lease ends right after."""
+        if self._unreported.is_set():
+            with suppress(grpc.aio.AioRpcError):
+                await self._renew(*current_progress)
 
     def note_failure(self, error: grpc.aio.AioRpcError) -> None:
         """Records that a call to storage has failed."""
@@ -83,23 +107,13 @@ class Lease:
         """Renews the lease, and reports `current_progress()` with each renewal. Returns once the lease is lost."""
         is_failing = False
         while True:
-            await asyncio.sleep(min(self._renew_interval_seconds, self.seconds_remaining))
+            await self._wait_until_due(is_failing)
             if not self.seconds_remaining:
                 return LeaseLostReason.EXPIRED
-            stage, progress = current_progress()
             sent_at = time.monotonic()
             failpoint("generation.before_renewal")
             try:
-                renewal = await self._storage.RenewLease(
-                    storage_pb2.RenewLeaseRequest(
-                        id=self.generation_id,
-                        lease_token=self.token,
-                        lease_seconds=self._seconds,
-                        stage=stage,
-                        progress=progress,
-                    ),
-                    timeout=min(CALL_TIMEOUT_SECONDS, self.seconds_remaining),
-                )
+                renewal = await self._renew(*current_progress())
             except grpc.aio.AioRpcError as error:
                 if error.code() in LEASE_LOST_CODES:
                     return LeaseLostReason.STALE
@@ -112,3 +126,34 @@ class Lease:
                 return LeaseLostReason.CANCELLED
             is_failing = self._is_unwritable = False
             self._expires_at = sent_at + self._seconds
+            if renewal.preempted_by and self._offered_models:
+                self._offered_models = ()
+                self._on_preempted(renewal.preempted_by)
+
+    async def _wait_until_due(self, is_failing: bool) -> None:
+        """Waits for the interval between renewals; shorter if there is news, unless the last renewal has failed."""
+        seconds = min(self._renew_interval_seconds, self.seconds_remaining)
+        if is_failing:
+            await asyncio.sleep(seconds)
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._unreported.wait()
+
+    async def _renew(self, stage: storage_pb2.GenerationStage, progress: float) -> storage_pb2.RenewLeaseResponse:
+        address = self.export_address
+        renewal = await self._storage.RenewLease(
+            storage_pb2.RenewLeaseRequest(
+                id=self.generation_id,
+                lease_token=self.token,
+                lease_seconds=self._seconds,
+                stage=stage,
+                progress=progress,
+                export_address=address if self._unreported.is_set() else "",
+                model_names=self._offered_models,
+            ),
+            timeout=min(CALL_TIMEOUT_SECONDS, self.seconds_remaining),
+        )
+        if address == self.export_address:
+            self._unreported.clear()
+        return renewal

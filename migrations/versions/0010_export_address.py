@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sqlalchemy as sa
+from alembic import op
+
 revision = "0010"
 down_revision = "0009"
 branch_labels = None
@@ -9,8 +12,8 @@ depends_on = None
 
 
 def upgrade() -> None:
-    pass
+    op.add_column("generations", sa.Column("export_address", sa.Text))
 
 
 def downgrade() -> None:
-    pass
+    op.drop_column("generations", "export_address")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any, Generic, TypeVar
 
 import grpc
@@ -45,6 +45,10 @@ class ClientStreamCall(Generic[Request, Response]):
             return await self._call
         except (asyncio.InvalidStateError, grpc.aio.AioRpcError):
             raise await self._final_status() from None
+
+    async def initial_metadata(self) -> Sequence[tuple[str, str | bytes]]:
+        """Returns what the server sends before its response; nothing if the call fails before."""
+        return tuple(await self._call.initial_metadata())
 
     def cancel(self) -> None:
         """Cancels the call, so that the server discards what it received. Does nothing after the response."""

@@ -11,7 +11,7 @@ from typing import Any
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from dgx_music.address import LIST_PREFIXES, TcpAddress, UnixAddress, parse_address
+from dgx_music.address import TcpAddress, UnixAddress, names_several, parse_address
 from dgx_music.credentials import NO_CREDENTIALS, Credentials
 from service_runtime.rpc.tls_diagnosis import (
     client_context,
@@ -43,8 +43,8 @@ async def explain_unreachable(
 
 
 async def _find_problem(address: str, credentials: Credentials) -> str:
-    if address.startswith(LIST_PREFIXES):
-        return f"no server answers at {address}"
+    if names_several(address):
+        return f"no server at {address} answers and is SERVING"
     try:
         parsed = parse_address(address)
     except ValueError as error:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
+from dgx_music.address import check_tcp_address
 from dgx_music.errors import InvalidArgument
 from dgx_music.limits import MAX_NAME_CHARACTERS as MAX_NAME_CHARACTERS
 from service_runtime.validation import check_text
@@ -44,6 +45,15 @@ def check_file_path(field: str, path: str) -> None:
     check_text(field, path, MAX_PATH_CHARACTERS)
     if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
         raise InvalidArgument(field, "must be a relative path inside the library's folder, without '..'")
+
+
+def check_server_address(field: str, address: str) -> str:
+    """Returns the address. Requires the `host:port` of one server: others will connect to it."""
+    check_text(field, address, MAX_NAME_CHARACTERS)
+    try:
+        return check_tcp_address(address)
+    except ValueError as error:
+        raise InvalidArgument(field, str(error)) from error
 
 
 def check_sha256(field: str, digest: str) -> None:

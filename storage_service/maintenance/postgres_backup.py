@@ -18,11 +18,12 @@ from sqlalchemy import text
 from dgx_music.errors import FailedPrecondition, ServiceError, Unavailable
 from storage_service.db.database import Database
 from storage_service.db.declarative_base import Base
+from storage_service.db.schema import TEXT_INDEX_TABLE
 
 _DEBIAN_TOOLS_FOLDER = Path("/usr/lib/postgresql")
 """Where Debian installs the tools of each version. Only one version is on PATH."""
 
-_REVISION = re.compile(r"^COPY \S+alembic_version \(version_num\) FROM stdin;\n(\w+)\n", re.MULTILINE)
+_REVISION = re.compile(r"^COPY \S+alembic_version \(version_num\b[^)]*\) FROM stdin;\n(\w+)\b", re.MULTILINE)
 
 _DISCONNECT_TIMEOUT_SECONDS = 5.0
 """How long other connections may take to end: the server keeps one for a moment after its client has closed it."""
@@ -64,7 +65,7 @@ def restore(database: Database, path: Path) -> None:
             f"the database is in use by {others} other connection{'s' * (others > 1)}: stop the servers first",
             reason="DATABASE_IN_USE",
         )
-    tables = ", ".join([*Base.metadata.tables, "alembic_version"])
+    tables = ", ".join([*Base.metadata.tables, TEXT_INDEX_TABLE, "alembic_version"])
     pg_restore, psql = _find_tool("pg_restore", database), _find_tool("psql", database)
     with tempfile.NamedTemporaryFile(suffix=".sql") as script:
         _run(database, [pg_restore, *_WITHOUT_OWNERSHIP, "--clean", "--if-exists", f"--file={script.name}", str(path)])

@@ -71,6 +71,7 @@ def generation_to_proto(generation: Generation) -> storage_pb2.Generation:
         priority=generation.priority,
         rating=generation.rating or 0,
         client=generation.client or "",
+        export_address=generation.export_address or "",
     )
 
 

@@ -56,7 +56,7 @@ ONLY_IN = {
 
 WIRE = ("grpc", "google", "grpc_status", "grpc_health", "dgx_music")
 """What the domain of a service knows nothing of."""
-NOT_THE_WIRE = ("dgx_music.errors", "dgx_music.limits")
+NOT_THE_WIRE = ("dgx_music.address", "dgx_music.errors", "dgx_music.limits")
 """What of `dgx_music` carries no gRPC."""
 
 AT_THE_WIRE = {
@@ -116,6 +116,7 @@ LAYERS = {
         ("storage_service.sweeper", "storage_service"),
         ("storage_service.async_store", "storage_service.api", "storage_service.maintenance"),
         ("storage_service.domain",),
+        ("storage_service.search",),
         ("storage_service.db",),
         ("storage_service.events",),
         ("storage_service.states", "storage_service.config"),
@@ -123,6 +124,7 @@ LAYERS = {
     ),
     "export_service": (
         ("export_service.rpc",),
+        ("export_service.objects",),
         ("export_service.pipeline",),
         ("export_service.streaming",),
         ("export_service.library",),

@@ -63,6 +63,13 @@ OTHERS: list[tuple[str, str, Any]] = [
     ("ListGenerations", "prompt_contains", pb.ListGenerationsRequest(prompt_contains="\0")),
     ("ListGenerations", "created_after", pb.ListGenerationsRequest(created_after={"seconds": 2**62})),
     ("RateGeneration", "rating", pb.RateGenerationRequest(id=UNKNOWN, rating=6)),
+    ("GetDownloadUrl", "generation_id", export_pb2.GetDownloadUrlRequest(generation_id="../x")),
+    ("GetDownloadUrl", "expires_seconds", export_pb2.GetDownloadUrlRequest(generation_id=UNKNOWN, expires_seconds=-1)),
+    (
+        "GetDownloadUrl",
+        "expires_seconds",
+        export_pb2.GetDownloadUrlRequest(generation_id=UNKNOWN, expires_seconds=604_801),
+    ),
     ("GetWaveform", "points", export_pb2.GetWaveformRequest(generation_id=UNKNOWN, points=-1)),
     ("GetWaveform", "generation_id", export_pb2.GetWaveformRequest(generation_id="a/../b")),
     ("Render", "output.sample_rate_hz", export_pb2.RenderRequest(generation_id=UNKNOWN, output={"sample_rate_hz": 7})),

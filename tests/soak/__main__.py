@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from tests.soak.hosts import host_names, run_on_hosts
 from tests.soak.run import Report, run_schedule
-from tests.soak.schedule import KINDS, Fault, Job, Schedule, draw_schedule
+from tests.soak.schedule import KINDS, Fault, Job, Schedule, draw_host_schedule, draw_schedule
 from tests.soak.shrinking import shrink
 
 MAX_SHOWN_EVENTS = 40
@@ -26,6 +27,7 @@ def main() -> int:
     parser.add_argument("--faults", type=int, default=100)
     parser.add_argument("--kinds", nargs="*", choices=KINDS, default=list(KINDS), help="kinds of faults")
     parser.add_argument("--schedule", type=Path, help="run this file instead, which an earlier run has written")
+    parser.add_argument("--hosts", action="store_true", help="several servers of each kind, on Postgres and S3")
     parser.add_argument("--database", choices=["sqlite", "postgres"], default="sqlite")
     parser.add_argument("--shrink-seconds", type=float, default=900, help="how long to look for a shorter failure")
     parser.add_argument("--keep", action="store_true", help="keep data and logs of the run")
@@ -33,10 +35,12 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # So that the services end with it.
     if arguments.schedule:
         schedule = Schedule.read(arguments.schedule)
+    elif arguments.hosts:
+        schedule = draw_host_schedule(arguments.seed, arguments.jobs, arguments.faults, host_names())
     else:
         schedule = draw_schedule(arguments.seed, arguments.jobs, arguments.faults, arguments.kinds)
     with ExitStack() as stack:
-        soak = Soak(arguments.database, arguments.keep, stack)
+        soak = Soak(arguments.database, arguments.keep, stack, on_hosts=arguments.hosts)
         print(f"seed {schedule.seed}: {len(schedule.jobs)} jobs, {len(schedule.faults)} faults", flush=True)
         report = soak.run(schedule)
         print(report.summary(), flush=True)
@@ -50,8 +54,8 @@ def main() -> int:
         print(f"The shortest schedule that fails has {len(shortest.jobs)} jobs and {len(shortest.faults)} faults:")
         events = [str(event) for event in (*shortest.jobs, *shortest.faults)]
         print(*events[:MAX_SHOWN_EVENTS], *(["…"] if len(events) > MAX_SHOWN_EVENTS else []), sep="\n")
-        database = " --database postgres" if arguments.database == "postgres" else ""
-        print(f"To repeat it: python -m tests.soak --schedule {path}{database}")
+        options = " --database postgres" * (arguments.database == "postgres") + " --hosts" * arguments.hosts
+        print(f"To repeat it: python -m tests.soak --schedule {path}{options}")
     return 1
 
 
@@ -62,9 +66,9 @@ def show(progress: str) -> None:
 class Soak:
     """Runs schedules, each on new data."""
 
-    def __init__(self, database: str, keep: bool, stack: ExitStack) -> None:
-        self._keep, self._postgres = keep, None
-        if database == "postgres":
+    def __init__(self, database: str, keep: bool, stack: ExitStack, *, on_hosts: bool = False) -> None:
+        self._keep, self._postgres, self._on_hosts = keep, None, on_hosts
+        if database == "postgres" and not on_hosts:
             from tests.support.postgres import postgres_server
 
             self._postgres = stack.enter_context(postgres_server())
@@ -100,6 +104,8 @@ class Soak:
 
                 url = stack.enter_context(scratch_database(self._postgres))
             try:
+                if self._on_hosts:
+                    return await run_on_hosts(schedule, folder, show=show)
                 return await run_schedule(schedule, folder, url, show)
             finally:
                 if self._keep:

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,25 +46,33 @@ DISK_BYTES = 2 << 30
 
 
 class Cluster:
-    """Five services on one data directory."""
+    """The processes, by default five services on one data directory."""
 
     def __init__(
         self,
         services: ServiceProcesses,
         links: Mapping[str, Forwarder],
         clocks: Mapping[str, SteppedClock],
-        has_disk: bool,
+        *,
+        has_disk: bool = False,
+        names: Sequence[str] = SERVICES,
+        engines: Mapping[str, Callable[[float], None]] | None = None,
+        address: str = "",
     ) -> None:
         self.services, self.links, self.clocks = services, links, clocks
+        self.names = names
+        """In the order in which they may start."""
         self.has_disk = has_disk
         """Whether the data directory is a small disk of its own."""
+        self.engines = engines or {}
+        """Name of what others have made and the services need → kills it, and starts it again after so many seconds."""
         self.locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         """Service → held while a fault happens to its process."""
         self.violations: list[Violation] = []
         self.starts = 0
         self._failpoints: dict[str, str] = {}
         self._watchers: set[asyncio.Task[None]] = set()
-        self._channel: grpc.aio.Channel = connect(links["client>gateway"].address)
+        self._channel: grpc.aio.Channel = connect(address or links["client>gateway"].address)
         self.music: MusicServiceAsyncStub = MusicServiceStub(self._channel)  # type: ignore[assignment]
 
     async def start(self, name: str, failpoint: str = "") -> None:
@@ -108,7 +116,7 @@ class Cluster:
             forwarder.restore()
         for clock in self.clocks.values():
             clock.set_step(0)
-        for name in SERVICES:
+        for name in self.names:
             async with self.locks[name]:
                 if name in self.services.running and self._failpoints[name]:
                     await self.stop(name, signal.SIGTERM)
@@ -118,7 +126,7 @@ class Cluster:
     async def close(self) -> None:
         """Ends all processes by SIGTERM, first those that call others."""
         await self._channel.close()
-        for name in reversed(SERVICES):
+        for name in reversed(self.names):
             async with self.locks[name]:
                 if name in self.services.running:
                     await self.stop(name, signal.SIGTERM)
@@ -161,7 +169,7 @@ async def running_cluster(data_dir: Path, clocked: set[str], has_disk: bool, **s
         for link in LINKS:
             address = services.address(link.partition(">")[2])
             links[link] = await stack.enter_async_context(forwarding_to(address))
-        cluster = Cluster(services, links, clocks, has_disk)
+        cluster = Cluster(services, links, clocks, has_disk=has_disk)
         stack.push_async_callback(services.close)
         await cluster.start("storage")  # It creates the database.
         await asyncio.gather(*(cluster.start(name) for name in SERVICES if name != "storage"))

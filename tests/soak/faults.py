@@ -25,6 +25,9 @@ async def cause(cluster: Cluster, fault: Fault) -> bool:
             return await _fill_disk(cluster, fault)
         case "clock":
             return await _step_clock(cluster, fault)
+        case "engine":
+            async with cluster.locks[fault.target]:
+                await asyncio.to_thread(cluster.engines[fault.target], fault.seconds)
         case _:
             async with cluster.locks[fault.target]:
                 await _afflict(cluster, fault)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import grpc
 import numpy as np
@@ -109,7 +109,7 @@ def check_data(data_dir: Path, database_url: str, ledger: Ledger) -> Iterator[Vi
                 names = ", ".join(path.name for path in files[entry.id])
                 yield Violation("files missing", entry.subject, f"there are {names}")
             else:
-                yield from _check_kept_samples(entry, data_dir)
+                yield from check_kept_samples(entry, lambda one: _read_output(one, data_dir))
 
 
 def _files_of(entry: Entry, data_dir: Path) -> list[Path]:
@@ -128,12 +128,12 @@ def _owner(path: Path, ledger: Ledger) -> str:
     return "belongs to no job"
 
 
-def _check_kept_samples(entry: Entry, data_dir: Path) -> Iterator[Violation]:
-    """Compares an edit with what it has kept of its source."""
+def check_kept_samples(entry: Entry, open_output: Callable[[Entry], str | BinaryIO]) -> Iterator[Violation]:
+    """Compares an edit with what it has kept of its source. `open_output` gives the file of a generation."""
     edit, source = entry.request.edit, entry.source
     if not entry.request.HasField("edit") or source is None or entry.job.format != "WAV_PCM_24":
         return
-    (old, rate), (new, _) = _read(source, data_dir), _read(entry, data_dir)
+    (old, rate), (new, _) = (soundfile.read(open_output(one), dtype="int32", always_2d=True) for one in (source, entry))
     match edit.kind:
         case kind if kind == EDIT_KIND_EXTEND_RIGHT:
             head, tail = len(old) - round(EDIT_LEAD_SECONDS * rate) - 1, 0
@@ -146,10 +146,9 @@ def _check_kept_samples(entry: Entry, data_dir: Path) -> Iterator[Violation]:
         yield Violation("edit changed what it keeps", entry.subject, f"{head} frames before, {tail} after")
 
 
-def _read(entry: Entry, data_dir: Path) -> tuple[np.ndarray, int]:
+def _read_output(entry: Entry, data_dir: Path) -> str:
     (path,) = (data_dir / "outputs").glob(f"*/*/*/{entry.id}.wav")
-    samples, rate = soundfile.read(path, dtype="int32", always_2d=True)
-    return samples, int(rate)
+    return str(path)
 
 
 def check_logs(folder: Path, data_dir: Path) -> Iterator[Violation]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tests.soak import oracle
 from tests.soak.calls import Caller
@@ -72,7 +73,7 @@ async def run_schedule(
     with ExitStack() as stack:
         has_disk = "disk full" in fault_kinds and stack.enter_context(small_disk(data_dir))
         async with running_cluster(data_dir, clocked, has_disk, **settings) as cluster:
-            await _run(cluster, schedule, report, show)
+            await run_on(cluster, schedule, report, show, [data_dir])
         url = database_url or f"sqlite:///{data_dir}/dgx_music.db"
         if not report.violations:  # Else jobs have been left alone.
             report.violations += oracle.check_data(data_dir, url, report.ledger)
@@ -81,15 +82,25 @@ async def run_schedule(
     return report
 
 
-async def _run(cluster: Cluster, schedule: Schedule, report: Report, show: Callable[[str], None]) -> None:
+async def run_on(
+    cluster: Cluster,
+    schedule: Schedule,
+    report: Report,
+    show: Callable[[str], None],
+    data_dirs: Sequence[Path],
+    check: Callable[[Caller, Ledger], Coroutine[Any, Any, list[Violation]]] = oracle.check_answers,
+) -> None:
+    """Runs the schedule and ends all services. `data_dirs` are those of the export servers, and `check` compares what
+    the services answer with what was acknowledged."""
     caller, samples = Caller(cluster.music), Samples()
     sampling = asyncio.create_task(samples.collect(cluster))
     try:
         await _let_happen(cluster, schedule, caller, report, show)
         await cluster.restore()
         if not report.violations:
-            report.violations += await oracle.check_answers(caller, report.ledger)
-            report.violations += await oracle.wait_for_empty_spool(cluster.services.data_dir)
+            report.violations += await check(caller, report.ledger)
+            for data_dir in data_dirs:
+                report.violations += await oracle.wait_for_empty_spool(data_dir)
     except Violation as violation:
         report.violations.append(violation)
     finally:

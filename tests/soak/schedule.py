@@ -81,6 +81,9 @@ KINDS = {
     "clock": 6,
 }
 """Kind of a fault → how often."""
+HOST_KINDS = {"kill": 20, "terminate": 8, "pause": 8, "engine": 2}
+"""The same for many hosts."""
+ENGINES = ("postgres", "s3")
 LEASE_SECONDS = 8.0
 
 
@@ -159,6 +162,19 @@ def draw_schedule(seed: int, jobs: int, faults: int, kinds: Sequence[str] = tupl
     )
 
 
+def draw_host_schedule(
+    seed: int, jobs: int, faults: int, names: Sequence[str], engines: Sequence[str] = ENGINES
+) -> Schedule:
+    """Returns the same schedule for many hosts, whose servers have these names: kills, ends and pauses of any."""
+    dice = random.Random(f"{seed} {jobs} {faults} hosts")
+    drawn = [_draw_host_fault(dice, dice.randrange(jobs), names, engines) for _ in range(faults)]
+    return Schedule(
+        seed,
+        tuple(_draw_job(dice, number) for number in range(jobs)),
+        tuple(sorted(drawn, key=lambda fault: fault.before_job)),
+    )
+
+
 def _draw_job(dice: random.Random, number: int) -> Job:
     take = dice.randrange(PROMPTS)
     return Job(
@@ -174,6 +190,18 @@ def _draw_job(dice: random.Random, number: int) -> Job:
         position=round(dice.random(), 3),
         max_attempts=1 if dice.random() < 0.1 else 0,
     )
+
+
+def _draw_host_fault(dice: random.Random, before_job: int, names: Sequence[str], engines: Sequence[str]) -> Fault:
+    kind = dice.choices(list(HOST_KINDS), list(HOST_KINDS.values()))[0]
+    target, seconds = dice.choice(names), round(dice.uniform(0, 4), 2)
+    if kind == "engine" and not engines:
+        kind = "kill"
+    elif kind == "engine":
+        target = dice.choice(engines)
+    elif kind == "pause":
+        seconds = round(dice.uniform(0.5, 1.5 * LEASE_SECONDS), 2)
+    return Fault(before_job, kind, target, seconds)
 
 
 def _draw_fault(dice: random.Random, before_job: int, kinds: Sequence[str]) -> Fault:

@@ -58,12 +58,14 @@ class Worked:
 
     @property
     def claims_per_second(self) -> float:
-        """The number of jobs claimed and completed per second."""
+        """The number of jobs claimed, and completed, per second."""
         return len(self.claimed) / self.seconds
 
 
-async def work_off(addresses: Sequence[str], workers: int, model_names: Sequence[str]) -> Worked:
-    """Runs `workers`, spread over the servers, that claim and complete jobs until none is left."""
+async def work_off(
+    addresses: Sequence[str], workers: int, model_names: Sequence[str], *, completes: bool = True
+) -> Worked:
+    """Runs `workers`, spread over the servers, that claim jobs, and complete them, until none is left."""
     worked = Worked()
 
     async def worker(number: int, stub: StorageServiceStub) -> None:
@@ -72,6 +74,8 @@ async def work_off(addresses: Sequence[str], workers: int, model_names: Sequence
             if not job.lease_token:
                 return
             worked.claimed.append(job.generation.id)
+            if not completes:
+                continue
             completion = pb.CompleteGenerationRequest(
                 id=job.generation.id,
                 lease_token=job.lease_token,

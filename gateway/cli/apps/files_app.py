@@ -64,6 +64,24 @@ def import_(
 
 
 @app.command()
+def url(
+    generation_id: Id,
+    render_id: Annotated[
+        str, typer.Option("--render", metavar="ID", help="A render of the generation.", show_default=False)
+    ] = "",
+    expires: Annotated[
+        str, typer.Option(metavar="AGE", help="How long it is valid, at most 7d, e.g. 30m or 2d.")
+    ] = "1h",
+    as_json: AsJson = False,
+) -> None:
+    """Show a URL from which anybody can download a file until it expires, if the library is in object storage."""
+    from gateway.cli.commands import files
+
+    console = create_console(as_json)
+    run(lambda session: files.show_url(session, console, generation_id, render_id, expires), console, LIBRARY)
+
+
+@app.command()
 def export(
     folder: Annotated[
         Path, typer.Option("--to", metavar="FOLDER", help="Folder to save the files in; created if missing.")

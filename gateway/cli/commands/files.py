@@ -21,6 +21,7 @@ from dgx_music.export.v1.export_pb2 import (
     FileCondition,
     FileFigures,
     FileKind,
+    GetDownloadUrlRequest,
     GetLibraryStatisticsRequest,
     LibraryFile,
     ListFilesRequest,
@@ -45,6 +46,18 @@ KINDS = {"output": FILE_KIND_OUTPUT, "clip": FILE_KIND_CLIP, "render": FILE_KIND
 def parse_kinds(kinds: Sequence[str] | None) -> list[FileKind]:
     """Translates the values of --kind to those of the contract."""
     return [KINDS[kind] for kind in kinds or ()]
+
+
+async def show_url(session: Session, console: Console, generation_id: str, render_id: str, expires: str) -> int:
+    """Prints a URL of a file."""
+    seconds = round(parse_age(expires, "--expires").total_seconds())
+    request = GetDownloadUrlRequest(generation_id=generation_id, render_id=render_id, expires_seconds=seconds)
+    response = await session.music.GetDownloadUrl(request, timeout=CALL_TIMEOUT_SECONDS)
+    if console.as_json:
+        console.print_message(response)
+    else:
+        console.print_line(response.url)
+    return 0
 
 
 async def list_files(session: Session, console: Console, *, limit: int, kinds: Sequence[FileKind]) -> int:

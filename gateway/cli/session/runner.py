@@ -13,6 +13,7 @@ import grpc
 import grpc.aio
 
 from dgx_music import channel
+from dgx_music.address import names_several
 from dgx_music.client.generation_options import EXTENSIONS
 from dgx_music.credentials import Credentials
 from dgx_music.error_status import status_of
@@ -116,7 +117,8 @@ async def _run_remote(
     address: str, credentials: Credentials, command: Command, data_dir: Path, print_notice: Callable[[str], None]
 ) -> int:
     async with guard_signals() as guard, channel.connect(address, credentials) as gateway_channel:
-        music = gateway_pb2_grpc.MusicServiceStub(PatientChannel(gateway_channel, print_notice))
+        patient_channel = PatientChannel(gateway_channel, print_notice, fails_over=names_several(address))
+        music = gateway_pb2_grpc.MusicServiceStub(patient_channel)
         connected = asyncio.create_task(_wait_until_connected(gateway_channel))
         try:
             work = command(Session(music, data_dir, True, address=address))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 from collections.abc import Sequence
 
+from dgx_music.address import UNIX_PREFIX
 from dgx_music.errors import ResourceExhausted
 from service_runtime.settings import Settings
 
@@ -12,6 +13,9 @@ HANDSHAKE_SECONDS = 10
 """A connection that has not said by then that it speaks HTTP/2, over TLS if the address has it, is closed."""
 IDLE_SECONDS = 600
 """A connection without calls is closed after so long. Clients connect again at their next call."""
+CONNECTION_AGE_SECONDS = 300
+"""After so long, a client is asked to connect anew, and its calls end on the old connection: a client that knows its
+servers by a DNS name looks it up only then, and finds servers that have come since."""
 KEEPALIVE_SECONDS, KEEPALIVE_TIMEOUT_SECONDS = 60, 20
 """A client that has vanished, e.g. without power, is pinged after so long, and its calls end if it does not answer."""
 MAX_PENDING_CALLS = 16_384
@@ -25,10 +29,12 @@ FIELD_OVERHEAD_BYTES = 32
 MAX_OPEN_FILES = 65_536
 
 
-def build_transport_options(settings: Settings, max_streams: int) -> Sequence[tuple[str, int]]:
-    """Returns options of a server of which one connection may have `max_streams` calls at once. What a client begins
-    beyond that is refused by gRPC before it costs anything; clients that keep to the rules wait by themselves."""
+def build_transport_options(settings: Settings, address: str, max_streams: int) -> Sequence[tuple[str, int]]:
+    """Returns options of a server at the address, of which one connection may have `max_streams` calls at once. What a
+    client begins beyond that is refused by gRPC before it costs anything; clients that keep to the rules wait."""
+    ages = [] if address.startswith(UNIX_PREFIX) else [("grpc.max_connection_age_ms", CONNECTION_AGE_SECONDS * 1000)]
     return (
+        *ages,
         ("grpc.max_concurrent_streams", max_streams),
         ("grpc.server.max_pending_requests", MAX_PENDING_CALLS),
         ("grpc.server.max_pending_requests_hard_limit", 2 * MAX_PENDING_CALLS),

@@ -97,7 +97,7 @@ async def test_address_without_a_program_is_described(tmp_path: Path) -> None:
         assert await explain_unreachable(address) == f"no server listens at {address}"
     assert await explain_unreachable("nowhere.invalid:1") == "there is no host of the name in nowhere.invalid:1"
     assert "only for servers" in await explain_unreachable("127.0.0.1:0")
-    assert await explain_unreachable("ipv4:127.0.0.1:1") == "no server answers at ipv4:127.0.0.1:1"
+    assert await explain_unreachable("ipv4:127.0.0.1:1") == ("no server at ipv4:127.0.0.1:1 answers and is SERVING")
     assert await explain_unreachable("127.0.0.1") == "the address 127.0.0.1 must have a port; use 127.0.0.1:50050"
     (tmp_path / "file").touch()
     address = f"unix:{tmp_path}/file/s"

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from dgx_music.address import TcpAddress, UnixAddress, check_address, parse_address
+from dgx_music.address import TcpAddress, UnixAddress, check_address, check_tcp_address, first_of_list, parse_address
 from dgx_music.channel import connect
 
 
@@ -65,6 +65,18 @@ def test_valid_address_is_parsed(text: str, address: TcpAddress | UnixAddress) -
         ("unix://host/s", "must have the path of the socket; use unix:/path/to.sock"),
         ("unix:/tmp/a,b", "must not have the character ',' in the path of the socket"),
         ("unix:/" + "x" * 107, "has a socket path of 108 bytes, but the system allows 107"),
+        (
+            "ipv4:10.0.0.1:50052,10.0.0.2",
+            "must have IP addresses with ports, e.g. ipv4:10.0.0.1:50052,10.0.0.2:50052; "
+            "'10.0.0.2' must have a port; use 10.0.0.2:50052",
+        ),
+        (
+            "ipv4:a:1, b:2",
+            "must have IP addresses with ports, e.g. ipv4:10.0.0.1:50052,10.0.0.2:50052; "
+            "'a:1' 'a' does not appear to be an IPv4 or IPv6 address",
+        ),
+        ("dns:///storage", "must be the name of servers with their port, e.g. dns:///storage:50052"),
+        ("dns://", "must be the name of servers with their port, e.g. dns:///storage:50052"),
     ],
 )
 def test_invalid_address_says_how_to_write_it(text: str, says: str) -> None:
@@ -73,7 +85,16 @@ def test_invalid_address_says_how_to_write_it(text: str, says: str) -> None:
     assert str(caught.value) == says
 
 
-@pytest.mark.parametrize("text", ["ipv4:10.0.0.1:50052,10.0.0.2:50052", "ipv6:[::1]:1", "dns:///storage:50052"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ipv4:10.0.0.1:50052,10.0.0.2:50052",
+        "ipv6:[::1]:1",
+        "dns:///storage:50052",
+        "dns:storage:50052",
+        "dns://127.0.0.1:53/storage:50052",
+    ],
+)
 def test_grpc_names_of_servers_are_accepted_from_clients(text: str) -> None:
     assert check_address(text) == text
 
@@ -81,3 +102,23 @@ def test_grpc_names_of_servers_are_accepted_from_clients(text: str) -> None:
 def test_channel_to_invalid_address_is_not_opened() -> None:
     with pytest.raises(ValueError, match="must not be a URL"):
         connect("http://127.0.0.1:50050")
+
+
+@pytest.mark.parametrize("text", ["unix:/tmp/a.sock", "ipv4:10.0.0.1:1,10.0.0.2:1", "export-1:0", "export-1", ""])
+def test_address_for_others_is_that_of_one_server(text: str) -> None:
+    with pytest.raises(ValueError, match="must"):
+        check_tcp_address(text)
+    assert check_tcp_address("export-1.export:50053") == "export-1.export:50053"
+
+
+@pytest.mark.parametrize(
+    ("text", "first"),
+    [
+        ("ipv4:10.0.0.1:1,10.0.0.2:2", "10.0.0.1:1"),
+        ("ipv6:[::1]:1", "[::1]:1"),
+        ("dns:///a:1", None),
+        ("10.0.0.1:1", None),
+    ],
+)
+def test_first_of_a_list(text: str, first: str | None) -> None:
+    assert first_of_list(text) == first

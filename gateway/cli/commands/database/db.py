@@ -21,6 +21,7 @@ from storage_service.db import schema
 from storage_service.db.database import Database
 from storage_service.maintenance import backup
 from storage_service.maintenance import vacuum as vacuum_module
+from storage_service.search.index_repair import rebuild_index
 
 BACKUPS = "backups"
 """The folder in the data directory for backups without a given path."""
@@ -104,12 +105,22 @@ def vacuum(data_dir: Path | None) -> Result:
         return Result(line, {"url": url, "previous_bytes": before, "size_bytes": after})
 
 
+def reindex(data_dir: Path | None) -> Result:
+    """Builds the index of text in prompts anew."""
+    with _open_exclusively(data_dir) as (database, url):
+        schema.check_database(database)
+        rebuild_index(database)
+        return Result(f"rebuilt the text index: {url}", {"url": url})
+
+
 def check(data_dir: Path | None, *, read_files: bool) -> Iterator[Result]:
     """Yields each problem in the database and with its audio files; servers may be running."""
+    from export_service.config import ExportSettings
     from gateway.cli.commands.database.db_check import find_problems
 
     with _open_existing(data_dir) as (database, folder):
-        for finding in find_problems(database, folder, read_files=read_files):
+        library_url = ExportSettings.model_validate({"data_dir": folder}).library_url
+        for finding in find_problems(database, folder, read_files=read_files, library_url=library_url):
             remedy = f" ({finding.remedy})" if finding.remedy else ""
             yield Result(f"{finding.where}: {finding.problem}{remedy}", asdict(finding))
 

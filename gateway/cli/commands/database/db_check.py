@@ -23,9 +23,15 @@ MAX_LOOKS = 5
 
 
 def find_problems(
-    database: Database, data_dir: Path, *, read_files: bool, settle_seconds: float = SETTLE_SECONDS
+    database: Database,
+    data_dir: Path,
+    *,
+    read_files: bool,
+    settle_seconds: float = SETTLE_SECONDS,
+    library_url: str = "",
 ) -> Iterator[Finding]:
-    """Yields all problems in the database, and with the files if the library is on this machine.
+    """Yields all problems in the database, and with the files if the library is on this machine or, with
+    `library_url`, in object storage.
 
     With `read_files`, each file is read completely and compared with the SHA-256 recorded when it was written. Servers
     may be running; a problem with a file then has to persist for `settle_seconds`.
@@ -35,10 +41,26 @@ def find_problems(
         for finding in find_violations(moment):
             is_damaged |= finding.where == "database"
             yield finding
-        if is_damaged or not (data_dir / OUTPUTS).is_dir():
+        if is_damaged or not (library_url or (data_dir / OUTPUTS).is_dir()):
             return
         for path in find_shared_paths(moment):
             yield Finding(f"file {path}", "belongs to more than one generation")
+    if library_url:
+        yield from _check_objects(database, library_url, settle_seconds, read_files=read_files)
+        return
+    yield from _check_folders(database, data_dir, settle_seconds, read_files=read_files)
+
+
+def _check_objects(database: Database, url: str, settle_seconds: float, *, read_files: bool) -> Iterator[Finding]:
+    from export_service.objects.bucket import Bucket
+    from gateway.cli.commands.database.object_file_check import ObjectFileCheck
+
+    check = ObjectFileCheck(database, Bucket(url), read_files=read_files)
+    yield from _confirm(check.find_suspects(), lambda _: check.find_suspects(), settle_seconds)
+
+
+def _check_folders(database: Database, data_dir: Path, settle_seconds: float, *, read_files: bool) -> Iterator[Finding]:
+    with snapshot(database) as moment:
         completed = completed_file_check.find_suspects(moment, data_dir, read_files=read_files)
     pause = settle_seconds if has_owner(data_dir) else 0.0
     yield from _confirm(

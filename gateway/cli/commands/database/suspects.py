@@ -14,7 +14,7 @@ class Suspect:
     """A problem that is real if it is still the same a moment later."""
 
     finding: Finding
-    version: tuple[int, ...]
+    version: tuple[int | str, ...]
     """Identifies the content of the file; empty if there is none."""
 
 

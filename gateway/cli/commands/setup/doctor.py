@@ -16,6 +16,8 @@ from dgx_music.credentials import Credentials
 from dgx_music.errors import FailedPrecondition, ServiceError
 from dgx_music.gateway.v1 import gateway_pb2_grpc
 from dgx_music.generation.v1.generation_pb2 import Engine, GetEngineStatusRequest
+from export_service.config import ExportSettings
+from gateway.cli.commands.setup.bucket_check import check_bucket
 from gateway.cli.commands.setup.settings_check import check_access, check_settings
 from gateway.cli.display.console import Console, escape_text
 from gateway.cli.display.engine_view import state_name
@@ -63,6 +65,8 @@ def _examine(chosen: dict[str, Path]) -> Iterator[Finding]:
     yield check_sound()
     yield _data_dir(gateway.data_dir.expanduser().absolute())
     yield _database(StorageSettings.model_validate(chosen))
+    if (export := ExportSettings.model_validate(chosen)).library_url:
+        yield check_bucket(export)
     try:
         credentials = probe_credentials(gateway)
     except FailedPrecondition:

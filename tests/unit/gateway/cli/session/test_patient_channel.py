@@ -48,15 +48,16 @@ class Server:
 class Patient:
     """A channel that calls the server. `notices` are what it has told the user."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, fails_over: bool = False) -> None:
         self.notices: list[str] = []
-        self.channel = PatientChannel(grpc.aio.insecure_channel("127.0.0.1:1"), self.notices.append)
+        inner = grpc.aio.insecure_channel("127.0.0.1:1")
+        self.channel = PatientChannel(inner, self.notices.append, fails_over=fails_over)
 
-    async def call(self, server: Server) -> Any:
-        return await self.channel._wrap(lambda channel: server.answer, "/S/M", False, False)("request")
+    async def call(self, server: Server, method: str = "/S/M") -> Any:
+        return await self.channel._wrap(lambda channel: server.answer, method, False, False)("request")
 
-    async def stream(self, call: Callable[[str], AsyncIterator[str]]) -> list[Any]:
-        return [response async for response in self.channel._wrap(lambda channel: call, "/S/M", False, True)("request")]
+    async def stream(self, call: Callable[[str], AsyncIterator[str]], method: str = "/S/M") -> list[Any]:
+        return [response async for response in self.channel._wrap(lambda channel: call, method, False, True)("request")]
 
 
 @pytest.fixture
@@ -109,3 +110,42 @@ async def test_stream_that_has_begun_is_not_repeated(patient: Patient) -> None:
 def test_call_with_a_stream_of_requests_is_left_alone(patient: Patient) -> None:
     call = Server().answer
     assert patient.channel._wrap(lambda channel: call, "/S/M", True, False) == call
+
+
+LOST = grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), grpc.aio.Metadata(), "Socket closed")
+
+
+@pytest.mark.parametrize(
+    ("method", "fails_over", "is_repeated"),
+    [
+        ("/S/CreateGeneration", True, True),
+        ("/S/CreateGeneration", False, False),  # There is one server only: the user is told at once.
+        ("/S/RetryGeneration", True, False),
+    ],
+)
+async def test_lost_creation_goes_on_at_another_server(method: str, fails_over: bool, is_repeated: bool) -> None:
+    server, patient = Server(LOST), Patient(fails_over=fails_over)
+    if is_repeated:
+        assert await patient.call(server, method) == "request"
+        return
+    with pytest.raises(grpc.aio.AioRpcError):
+        await patient.call(server, method)
+
+
+async def test_lost_watch_starts_anew_at_another_server_but_not_audio(monkeypatch: pytest.MonkeyPatch) -> None:
+    server, patient = Server(LOST, LOST), Patient(fails_over=True)
+    monkeypatch.setattr(patient_channel, "FAILOVER_SECONDS", 0.0)
+    with pytest.raises(grpc.aio.AioRpcError):
+        await patient.stream(server.break_off, "/S/StreamAudio")
+    assert server.calls == 1
+    with pytest.raises(IndexError):  # It has no more errors.
+        await patient.stream(server.break_off, "/S/WatchGeneration")
+    assert server.calls == 3
+
+
+async def test_lost_call_is_given_up_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patient_channel, "FAILOVER_SECONDS", 0.0)
+    server = Server(*[LOST] * 100)
+    with pytest.raises(grpc.aio.AioRpcError):
+        await Patient(fails_over=True).call(server, "/S/CreateGeneration")
+    assert 1 < server.calls < 5
