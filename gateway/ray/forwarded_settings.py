@@ -19,7 +19,13 @@ ADDRESSES: Mapping[ServiceName, tuple[ServiceName, ...]] = {
     "gateway": ALL,
 }
 """Service → the services whose addresses it needs."""
-NOT_FORWARDED = ("DGX_MUSIC_TOKEN", "DGX_MUSIC_TOKEN_FILE", "DGX_MUSIC_LISTEN", CONFIG_VARIABLE)
+NOT_FORWARDED = (
+    "DGX_MUSIC_TOKEN",
+    "DGX_MUSIC_TOKEN_FILE",
+    "DGX_MUSIC_LISTEN",
+    "DGX_MUSIC_HEALTH_LISTEN",
+    CONFIG_VARIABLE,
+)
 """What is the client's own, what each server needs a value of its own of, and the name of a file of this machine."""
 
 
