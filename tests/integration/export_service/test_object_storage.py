@@ -18,6 +18,7 @@ from export_service.objects import bucket as bucket_module
 from export_service.objects import object_inventory
 from export_service.objects.bucket import Bucket
 from export_service.objects.object_errors import ObjectReplaced
+from export_service.objects.write_check import probe
 from tests.support.certificates import make_credentials
 from tests.support.export_client import (
     RATE_HZ,
@@ -31,6 +32,7 @@ from tests.support.export_client import (
 )
 from tests.support.object_storage import library_keys
 from tests.support.pictures import png
+from tests.support.s3_server import OWNER
 
 SAMPLES = music(0.5)
 LIVE, FINAL = audio_pb2.AUDIO_LEVEL_LIVE, audio_pb2.AUDIO_LEVEL_FINAL
@@ -311,3 +313,24 @@ def test_an_upload_in_parts(s3, bucket, tmp_path, monkeypatch):
     with pytest.raises(ObjectReplaced):
         objects.read_range(uploaded, 0, 1)
     assert objects.head("large") == (replaced, objects.head("large")[1])
+
+
+@pytest.mark.slow
+def test_credentials_of_a_file_and_a_public_endpoint(s3, bucket, tmp_path, monkeypatch):
+    for name, value in s3.settings(bucket).items():
+        monkeypatch.setenv(name, value)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    file = tmp_path / "credentials"
+    file.write_text(
+        f"[default]\naws_access_key_id = {OWNER.access_key_id}\naws_secret_access_key = {OWNER.secret_access_key}\n"
+    )
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
+    public = s3.address.replace("127.0.0.1", "localhost")
+    objects = Bucket(f"s3://{bucket}", f"http://{public}")
+    probe(objects)
+    objects.put_bytes("x", b"content")
+    url = objects.sign("x", timedelta(hours=1))
+    assert url.startswith(f"http://{public}/")
+    with urllib.request.urlopen(url) as answer:
+        assert answer.read() == b"content"
