@@ -129,6 +129,12 @@ class ObjectLibrary:
         """Returns the key of the object that a path stands for."""
         return self._cache.version_of(path)[0]
 
+    def manifest_path(self, path: Path, sha256: str) -> str:
+        """Returns the key of the manifest beside a file with this hash, if it has one."""
+        key = parse_key(self.relative_path(path))
+        assert key is not None
+        return str(manifest_key(key, sha256))
+
     def find(self, generation_id: str) -> Path | None:
         """Returns the path of a copy of the generation's file, or None if there is none."""
         try:

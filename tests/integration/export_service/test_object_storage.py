@@ -18,6 +18,7 @@ from export_service.objects import bucket as bucket_module
 from export_service.objects import object_inventory
 from export_service.objects.bucket import Bucket
 from export_service.objects.object_errors import ObjectReplaced
+from tests.support.certificates import make_credentials
 from tests.support.export_client import (
     RATE_HZ,
     TIMEOUT_SECONDS,
@@ -28,6 +29,7 @@ from tests.support.export_client import (
     raises_rpc_error,
     run_export_service,
 )
+from tests.support.object_storage import library_keys
 from tests.support.pictures import png
 
 SAMPLES = music(0.5)
@@ -50,10 +52,6 @@ async def services(s3, bucket, tmp_path, monkeypatch):
 @pytest.fixture
 def store(s3, bucket):
     return s3.store(bucket, prefix="music")
-
-
-def keys(store):
-    return {meta["path"] for meta in store.list().collect()}
 
 
 async def content(client, generation_id, start_byte=0, byte_count=0, **ids):
@@ -96,7 +94,7 @@ async def test_the_other_server_has_the_file(services, store):
     generation_id = new_id()
     exported = await a.export(generation_id, SAMPLES)
     assert exported.file_path == f"outputs/{generation_id}/1.wav"
-    assert keys(store) - {"probe"} == {exported.file_path}
+    assert library_keys(store) == {exported.file_path}
     data = await content(b, generation_id)
     assert hashlib.sha256(data).hexdigest() == exported.file_sha256
     assert await content(b, generation_id, 100, 1000) == data[100:1100]
@@ -131,7 +129,7 @@ async def test_renders_and_edits_by_either(services, store):
         (rendered.render_id, export_pb2.FILE_CONDITION_INTACT),
     }
     await a.stub.DeleteFile(export_pb2.DeleteFileRequest(generation_id=generation_id))
-    assert keys(store) <= {"probe"}
+    assert library_keys(store) == set()
     async with raises_rpc_error("NOT_FOUND"):
         await content(b, generation_id)
 
@@ -142,7 +140,7 @@ async def test_a_newer_attempt_replaces_the_file_and_its_renders(services, store
     await a.export(generation_id, SAMPLES)
     old = await render(a, generation_id)
     newer = await b.export(generation_id, music(0.6), attempt=2)
-    assert keys(store) - {"probe"} == {newer.file_path}
+    assert library_keys(store) == {newer.file_path}
     async with raises_rpc_error("NOT_FOUND", "RENDER_NOT_FOUND"):
         await content(a, generation_id, render_id=old.render_id)
     async with raises_rpc_error("ABORTED", "ATTEMPT_SUPERSEDED"):
@@ -161,7 +159,7 @@ async def test_two_servers_race_on_one_generation(services, store):
             await upload.send(*requests)
         first, second = await asyncio.gather(*(upload.finish() for upload in uploads), return_exceptions=True)
         assert not isinstance(second, BaseException), second
-        assert keys(store) - {"probe"} == {second.file_path}
+        assert library_keys(store) == {second.file_path}
         assert hashlib.sha256(await content(a, generation_id)).hexdigest() == second.file_sha256
         if isinstance(first, BaseException):
             assert "superseded" in str(first)
@@ -247,7 +245,49 @@ async def test_cleanup_finds_remains(services, store, monkeypatch):
     assert (await list_files(b))[0].generation_id == generation_id
     results = b.stub.Cleanup(export_pb2.CleanupRequest(orphans=True), timeout=TIMEOUT_SECONDS)
     assert {one.file.file_path async for one in results} >= {orphan}
-    assert keys(store) - {"probe"} == {exported.file_path}
+    assert library_keys(store) == {exported.file_path}
+
+
+@pytest.mark.slow
+async def test_manifests_beside_files(s3, bucket, store, tmp_path, monkeypatch):
+    for name, value in s3.settings(bucket).items():
+        monkeypatch.setenv(name, value)
+    credentials = make_credentials(tmp_path)
+    signing = {"c2pa_certificate": credentials.certificate, "c2pa_private_key": credentials.private_key}
+    generation_id = new_id()
+    async with run_export_service(tmp_path / "a", library_url=f"s3://{bucket}/music", **signing) as client:
+        ogg = output_options("OGG_VORBIS")
+        exported = await client.export(generation_id, SAMPLES, output=ogg)
+        rendered = await render(client, generation_id, "OGG_OPUS")
+        stems = f"outputs/{generation_id}/1", f"renders/{generation_id}/1/{rendered.render_id}"
+
+        def expected(*files):
+            audio = {file.file_path for file in files}
+            pairs = zip(stems, files, strict=True)
+            manifests = {f"{stem}.{file.file_sha256[:16]}.c2pa" for stem, file in pairs}
+            assert manifests == {file.manifest_path for file in files}
+            return audio | manifests
+
+        assert library_keys(store) == expected(exported, rendered.file)
+        before = await content(client, generation_id, manifest=True)
+        assert before == bytes(store.get(f"{stems[0]}.{exported.file_sha256[:16]}.c2pa").bytes())
+        assert await content(client, generation_id, render_id=rendered.render_id, manifest=True) != before
+        edited = await edit(client, generation_id, title="Other")
+        keys = library_keys(store)
+        assert edited.manifest_path in keys
+        assert len(keys) == 4
+        assert not keys & {f"{stems[0]}.{exported.file_sha256[:16]}.c2pa"}
+        assert await content(client, generation_id, manifest=True) != before
+        assert len(await list_files(client)) == 2
+        assert not {path for path in client.files() if ".landing/" in path}
+        await client.stub.DeleteFile(
+            export_pb2.DeleteFileRequest(generation_id=generation_id, render_id=rendered.render_id)
+        )
+        assert {key.partition("/")[0] for key in library_keys(store)} == {"outputs"}
+        newer = await client.export(generation_id, SAMPLES, attempt=2)
+        assert library_keys(store) == {newer.file_path}
+        async with raises_rpc_error("NOT_FOUND", "MANIFEST_NOT_FOUND"):
+            await content(client, generation_id, manifest=True)
 
 
 @pytest.mark.slow
