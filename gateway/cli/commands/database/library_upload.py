@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sqlalchemy import update
-
 from dgx_music.errors import FailedPrecondition
 from export_service.library.inventory import FileKind, Inventory, LibraryFile
 from export_service.library.manifests import manifest_path
@@ -20,7 +18,7 @@ from gateway.cli.commands.serve import acquire_ownership, resolve_settings
 from gateway.cli.display.units import format_size
 from storage_service.config import StorageSettings
 from storage_service.db.database import Database
-from storage_service.db.models import Generation
+from storage_service.maintenance.file_records import record_file_path
 
 
 def upload_library(data_dir: Path | None, url: str) -> Result:
@@ -46,7 +44,7 @@ def upload_library(data_dir: Path | None, url: str) -> Result:
                 counts["uploaded"] += 1
                 counts["uploaded_bytes"] += file.size_bytes
             if file.kind is FileKind.OUTPUT:
-                _record(database, file.generation_id, library.relative_path(file.path), str(upload.key))
+                record_file_path(database, file.generation_id, library.relative_path(file.path), str(upload.key))
     size = format_size(counts["uploaded_bytes"])
     line = (
         f"uploaded {counts['uploaded']} files ({size}) to {bucket.url}; {counts['present']} were there already. "
@@ -81,9 +79,3 @@ def _is_present(bucket: Bucket, upload: Upload) -> bool:
         problem = f"{bucket.url} has another {upload.key}; choose a bucket or a prefix without a library"
         raise FailedPrecondition(problem, reason="FILE_EXISTS")
     return True
-
-
-def _record(database: Database, generation_id: str, old_path: str, key: str) -> None:
-    statement = update(Generation).where(Generation.id == generation_id, Generation.file_path == old_path)
-    with database.write() as session:
-        session.execute(statement.values(file_path=key))
