@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 START_SECONDS = 90.0
 OBJECT_STORE_BYTES = 80 << 20
 """A little more than the least that Ray takes."""
-LOCAL = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
+LOCAL = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
 """The first has Ray take loopback for this machine's address, as it does on a laptop."""
 
 
