@@ -136,8 +136,8 @@ def _host(node: Node) -> str:
 
 
 def _worker_addresses(nodes: Sequence[Node], options: PlacementOptions) -> list[str]:
-    """Returns where workers may listen: the first ports of all nodes before the second ones. Calls leave out those where
-    none does. It does not depend on how many workers there are, so that the gateway stays when that changes."""
+    """Returns where workers may listen, the first ports of all nodes before the second ones. Calls leave out those
+    where none does. How many workers there are makes no difference, so that the gateway stays when that changes."""
     share = options.gpus_per_worker
     counts = {_host(node): int(node.gpus // share) if share else MAX_CPU_WORKERS for node in nodes}
     if not any(counts.values()):

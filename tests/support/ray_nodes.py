@@ -50,7 +50,7 @@ class RayNodes:
 
 @asynccontextmanager
 async def ray_nodes() -> AsyncIterator[RayNodes]:
-    """Runs the cluster while the block runs. Each node has two CPUs, and no GPU."""
+    """Runs the cluster while the block runs. Each node has two CPUs and, as far as Ray knows, a GPU."""
     folder = Path(tempfile.mkdtemp(prefix="dgx-ray-"))  # The path of a Unix socket has to be short.
     variables = {**LOCAL, "RAY_TMPDIR": str(folder), "PYTHONPATH": str(ROOT)}
     command = (sys.executable, "-m", "tests.support.ray_nodes")
@@ -78,7 +78,7 @@ def main() -> None:
     """Runs the cluster."""
     from ray.cluster_utils import Cluster
 
-    options = {"num_cpus": 2, "object_store_memory": OBJECT_STORE_BYTES, "include_log_monitor": False}
+    options = {"num_cpus": 2, "num_gpus": 1, "object_store_memory": OBJECT_STORE_BYTES, "include_log_monitor": False}
     cluster = Cluster()
     nodes = [
         cluster.add_node(node_ip_address="127.0.0.1", include_dashboard=False, **options),
