@@ -167,6 +167,12 @@ bench-search: develop ## Measure the search in 1,000,000 prompts, on SQLite and 
 bench-gateway: develop ## Measure the gateway: calls, streams, an overload minute, 200 listeners: 6 minutes
 	@python -m benchmarks.gateway
 
+.PHONY: bench-fleet
+bench-fleet: develop ## Measure what operations cost on Postgres and S3, and simulate a thousand GPUs with that: 15 minutes
+	@python -m benchmarks.fleet_costs --json build/fleet-costs.json
+	@python -m benchmarks.fleet_small_run
+	@python -m benchmarks.fleet --costs build/fleet-costs.json
+
 .PHONY: bench-endurance
 bench-endurance: develop ## Measure whether a long life costs memory, threads or files: an hour of music, 7 minutes
 	@python -m benchmarks.endurance

@@ -24,8 +24,8 @@ def require_sessions(database: Database) -> None:
             with database.outside_transactions() as second:
                 if _read_process_id(second) == _read_process_id(first):
                     raise FailedPrecondition(
-                        "the database is reached through a pooler that shares sessions, such as PgBouncer with pool_mode="
-                        "transaction; set pool_mode=session, or DGX_MUSIC_DATABASE_URL to the database itself",
+                        "the database is reached through a pooler that shares sessions, such as PgBouncer with "
+                        "pool_mode=transaction; set pool_mode=session there, or DGX_MUSIC_DATABASE_URL to the database",
                         reason="DATABASE_POOLER",
                         metadata={"field": "database_url"},
                     )

@@ -64,7 +64,8 @@ class Bucket:
         self.url = ObjectStorageUrl.parse(url)
         self._public_endpoint = public_endpoint
         self._client = lru_cache(maxsize=8)(self._create_client)
-        self._client(REQUEST_SECONDS)
+        for seconds in (REQUEST_SECONDS, CHECK_SECONDS):
+            self._client(seconds)
 
     @property
     def name(self) -> str:

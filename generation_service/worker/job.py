@@ -45,7 +45,7 @@ log = get_logger(__name__)
 
 TRACER = Tracer("generation")
 
-SUSPEND_SECONDS = 3.0
+SUSPEND_SECONDS = 5.0
 """How long a job that is handed back may take to stop with what was done; then it is handed back without that."""
 MIN_CALL_TIMEOUT_SECONDS = 0.1
 """The timeout of a call that starts when the lease has almost expired."""

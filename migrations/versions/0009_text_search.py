@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 from alembic import op
+from sqlalchemy.exc import DatabaseError
+
+from dgx_music.errors import FailedPrecondition
 
 revision = "0009"
 down_revision = "0008"
@@ -12,9 +15,10 @@ depends_on = None
 min_compatible = "0008"
 """The earliest revision whose servers can use this schema: triggers fill the index."""
 
+TOKENIZER = "trigram case_sensitive 1"
+
 PENDING_LIST_KB = 1024
 """How much of what was inserted each search in Postgres reads unsorted, at most."""
-
 
 _FILLED_AT_ONCE = 5000
 
@@ -63,10 +67,17 @@ def _create_on_sqlite() -> None:
     _drop(op.get_bind())  # After a reset they are still there.
     # Two spaces at the end: every character then begins a trigram, so that shorter texts are found by their prefixes.
     op.execute("CREATE VIEW prompt_search_texts AS SELECT id, dgx_casefold(text) || '  ' AS text FROM prompts")
-    op.execute(
-        "CREATE VIRTUAL TABLE prompt_search USING fts5(text, content='prompt_search_texts', content_rowid='id', "
-        "tokenize='trigram case_sensitive 1', detail='none', columnsize=0)"
-    )
+    try:
+        op.execute(
+            "CREATE VIRTUAL TABLE prompt_search USING fts5(text, content='prompt_search_texts', content_rowid='id', "
+            f"tokenize='{TOKENIZER}', detail='none', columnsize=0)"
+        )
+    except DatabaseError as error:
+        raise FailedPrecondition(
+            f"this Python's SQLite has no index for text ({error.orig}); use a Python whose SQLite is 3.34 or later "
+            "with FTS5, or set DGX_MUSIC_DATABASE_URL to a Postgres database",
+            reason="SQLITE_WITHOUT_TEXT_INDEX",
+        ) from error
     op.execute("CREATE VIRTUAL TABLE prompt_search_terms USING fts5vocab('prompt_search', 'instance')")
     op.execute("INSERT INTO prompt_search(prompt_search) VALUES ('rebuild')")
     # None for deletions: FTS5 would have to be told the text, and the id of a prompt is never used again.
@@ -160,7 +171,10 @@ def _create_postgres_table(connection: sa.Connection) -> None:
 
 def _fill_postgres_table(connection: sa.Connection) -> None:
     statement = sa.text("""
-        WITH batch AS (SELECT id, text FROM prompts WHERE id > :last ORDER BY id LIMIT :limit),
+        WITH batch AS (
+            SELECT id, text FROM prompts
+            WHERE id > :last AND NOT EXISTS (SELECT 1 FROM prompt_search WHERE prompt_id = id) ORDER BY id LIMIT :limit
+        ),
         filled AS (
             INSERT INTO prompt_search (prompt_id, prompt_hash, text)
             SELECT id, hashtextextended(text, 0), lower(text) FROM batch ON CONFLICT DO NOTHING

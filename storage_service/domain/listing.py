@@ -203,10 +203,11 @@ def _search_prompts(
     index = PromptIndex(session, text)
     if not index.find_rare():
         count = max(SCANNED_ROWS, SCANNED_PER_MATCH * limit)
-        read_until = session.scalar(select(key).where(*where).order_by(key.desc()).offset(count).limit(1))
+        place = select(key, Prompt.id).where(*where).order_by(key.desc(), Prompt.id.desc())
+        read_until = session.execute(place.offset(count - 1).limit(1)).one_or_none()
         scanned = [*where, index.contains(Prompt.text)]
-        if read_until is not None:
-            scanned.append(key >= read_until)
+        if read_until is not None:  # Of most prompts the key may be the same: that they were used once.
+            scanned.append(tuple_(key, Prompt.id) >= tuple(read_until))
         rows = list(session.scalars(_select_first_prompts(key, scanned, limit)))
         if read_until is None or len(rows) == limit:
             return rows

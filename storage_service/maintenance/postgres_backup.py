@@ -16,9 +16,9 @@ from pathlib import Path
 from sqlalchemy import text
 
 from dgx_music.errors import FailedPrecondition, ServiceError, Unavailable
+from storage_service.database_url import connection_options
 from storage_service.db.database import Database
 from storage_service.db.declarative_base import Base
-from storage_service.db.schema import TEXT_INDEX_TABLE
 
 _DEBIAN_TOOLS_FOLDER = Path("/usr/lib/postgresql")
 """Where Debian installs the tools of each version. Only one version is on PATH."""
@@ -65,7 +65,7 @@ def restore(database: Database, path: Path) -> None:
             f"the database is in use by {others} other connection{'s' * (others > 1)}: stop the servers first",
             reason="DATABASE_IN_USE",
         )
-    tables = ", ".join([*Base.metadata.tables, TEXT_INDEX_TABLE, "alembic_version"])
+    tables = ", ".join([*Base.metadata.tables, "alembic_version"])
     pg_restore, psql = _find_tool("pg_restore", database), _find_tool("psql", database)
     with tempfile.NamedTemporaryFile(suffix=".sql") as script:
         _run(database, [pg_restore, *_WITHOUT_OWNERSHIP, "--clean", "--if-exists", f"--file={script.name}", str(path)])
@@ -118,6 +118,9 @@ def _run(database: Database, command: list[str], *, output: int = subprocess.PIP
         "PGOPTIONS": f"-c lock_timeout={round(database.busy_timeout_seconds * 1000)}",
         "PGCONNECT_TIMEOUT": str(max(2, round(database.busy_timeout_seconds))),
     }
+    options = connection_options(database.url, database.busy_timeout_seconds)
+    if "target_session_attrs" in options:
+        environment["PGTARGETSESSIONATTRS"] = options["target_session_attrs"]
     if database.url.password is not None:
         environment["PGPASSWORD"] = str(database.url.password)
     result = subprocess.run(command, env=environment, stdout=output, stderr=subprocess.PIPE, text=True, check=False)

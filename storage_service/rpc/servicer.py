@@ -22,6 +22,7 @@ from service_runtime.validation import check_prompt
 from storage_service.async_store import Store
 from storage_service.domain import creation, leases, lifecycle, lineage, listing, prompts, queue_metrics, token_registry
 from storage_service.domain.queue_limits import QueueLimits
+from storage_service.domain.request_validation import check_model_names
 from storage_service.domain.row_insertion import Origin
 from storage_service.domain.sharing import job_checkpoints
 from storage_service.domain.sharing.hand_back import hand_back
@@ -119,6 +120,8 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
     ) -> storage_pb2.RenewLeaseResponse:
         stage = converters.stage_from_proto(request)
         lease = request.id, request.lease_token, request.lease_seconds
+        if request.model_names:
+            check_model_names("model_names", request.model_names)
 
         def renew(session: Session) -> tuple[datetime | None, str]:
             row = leases.renew(session, *lease, stage, request.progress, request.export_address)

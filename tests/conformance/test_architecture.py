@@ -115,7 +115,7 @@ LAYERS = {
         ("storage_service.rpc",),
         ("storage_service.sweeper", "storage_service"),
         ("storage_service.async_store", "storage_service.api", "storage_service.maintenance"),
-        ("storage_service.domain",),
+        ("storage_service.domain", "storage_service.pooler"),
         ("storage_service.search",),
         ("storage_service.db",),
         ("storage_service.events",),

@@ -40,7 +40,7 @@ def storage() -> Iterator[S3Server]:
 @pytest.fixture(autouse=True)
 def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HEALTH_PERIOD_SECONDS", "RECOVERY_PERIOD_SECONDS"):
-        monkeypatch.setattr(health_monitor, name, 0.05)
+        monkeypatch.setattr(health_monitor, name, 0.2)
     monkeypatch.setattr(write_check, "CHECK_INTERVAL_SECONDS", 0.0)
     monkeypatch.setattr(bucket_module, "RETRY_SECONDS", 0.5)
 

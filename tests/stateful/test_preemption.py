@@ -134,8 +134,10 @@ def stored() -> Iterator[ClockedSqlite]:
     [
         [Arrival(0, RESUMABLE, -2, 100.0), *(Arrival(tick, "large", 2, 5.0) for tick in range(1, 24, 3))],
         [Arrival(0, "large", 0, 100.0), *(Arrival(tick, "large", 1, 40.0) for tick in (1, 2, 20))],
+        # The last of these come after the first in the queue, by their ranks.
+        [Arrival(0, RESUMABLE, 0, 100.0), *(Arrival(1, RESUMABLE, 1, 150.0) for _ in range(7))],
     ],
-    ids=["a stream of short ones", "of a model without checkpoints"],
+    ids=["a stream of short ones", "of a model without checkpoints", "of an earlier rank"],
 )
 def test_longest_and_least_important_gets_on(stored: ClockedSqlite, plan: list[Arrival]) -> None:
     assert play(stored, plan, places=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import JSON, column, inspect, select, text
 from sqlalchemy.orm import Session
 
+from dgx_music.errors import FailedPrecondition
 from service_runtime.rpc.paging import Page
 from storage_service.db import schema
 from storage_service.db.database import Database
@@ -122,6 +124,24 @@ def test_upgrade_to_0009_finds_text_of_earlier_prompts(empty_url: str, empty_dat
                 == number
             )
             assert len(prompts_with(session, needle)) == number
+
+
+def test_sqlite_without_trigrams_is_refused_with_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = f"sqlite:///{tmp_path}/own.db"
+    load = ScriptDirectory._load_revisions
+
+    def without_trigrams(self: ScriptDirectory) -> Any:
+        for script in load(self):
+            if script.revision == "0009":
+                script.module.TOKENIZER = "unknown"
+            yield script
+
+    monkeypatch.setattr(ScriptDirectory, "_load_revisions", without_trigrams)
+    with pytest.raises(FailedPrecondition, match=r"no such tokenizer: unknown.*DGX_MUSIC_DATABASE_URL"):
+        schema.upgrade(url)
+    monkeypatch.undo()
+    assert schema.current(url) is None
+    schema.upgrade(url)
 
 
 def test_preparation_of_0009_can_be_interrupted_and_repeated_while_prompts_come(
