@@ -14,6 +14,10 @@ from gateway.ray.service_spec import NODE, ServiceSpec
 
 STORAGE_PORT, EXPORT_PORT, FIRST_WORKER_PORT = 50052, 50053, 50061
 """Where servers listen, unless the settings say otherwise; further workers of a node on the ports that follow."""
+MAX_CPU_WORKERS = 4
+"""How many workers of a node without GPUs the gateway looks for."""
+MAX_WORKER_ADDRESSES = 64
+"""How many workers the gateway knows: it asks any of them for models, and gives them no work."""
 WORKER_PREFIX, EXPORT_PREFIX = "generation-", "export-"
 """How the names of workers, and of export servers of one node each, begin."""
 HEAD_SERVICES: Sequence[ServiceName] = ("storage", "export", "gateway")
@@ -46,7 +50,7 @@ def plan(nodes: Sequence[Node], options: PlacementOptions, settings: Mapping[str
     addresses = {
         "DGX_MUSIC_STORAGE_ADDRESS": f"{_host(head)}:{STORAGE_PORT}",
         "DGX_MUSIC_EXPORT_ADDRESS": f"{_host(head)}:{EXPORT_PORT}",
-        "DGX_MUSIC_GENERATION_ADDRESS": _list_of(nodes, options.first_port),
+        "DGX_MUSIC_GENERATION_ADDRESS": _list_of(_worker_addresses(nodes, options)),
         "DGX_MUSIC_GATEWAY_ADDRESS": f"{_host(head)}:{DEFAULT_PORT}",
     }
     if options.export_per_node:
@@ -60,7 +64,10 @@ def plan(nodes: Sequence[Node], options: PlacementOptions, settings: Mapping[str
     }
     exports = [_export_on(node, common, options.module) for node in nodes] if options.export_per_node else []
     if exports and (gateway := on_head.get("gateway")) is not None:
-        all_exports = {"DGX_MUSIC_EXPORT_ADDRESS": _list_of(nodes, EXPORT_PORT), **settings}
+        all_exports = {
+            "DGX_MUSIC_EXPORT_ADDRESS": _list_of([f"{_host(node)}:{EXPORT_PORT}" for node in nodes]),
+            **settings,
+        }
         on_head["gateway"] = replace(gateway, environment={**common, **all_exports})
     workers = [_worker(number, common, options) for number in range(count_workers(nodes, options))]
     specs = [*on_head.values(), *exports, *workers]
@@ -128,8 +135,20 @@ def _host(node: Node) -> str:
     return f"[{node.ip}]" if ":" in node.ip else node.ip
 
 
-def _list_of(nodes: Sequence[Node], port: int) -> str:
-    if len(nodes) == 1:
-        return f"{_host(nodes[0])}:{port}"
-    prefix = "ipv6:" if ":" in nodes[0].ip else "ipv4:"
-    return prefix + ",".join(f"{_host(node)}:{port}" for node in nodes)
+def _worker_addresses(nodes: Sequence[Node], options: PlacementOptions) -> list[str]:
+    """Returns where workers may listen, the first ports of all nodes before the second ones. Calls leave out those
+    where none does. How many workers there are makes no difference, so that the gateway stays when that changes."""
+    share = options.gpus_per_worker
+    counts = {_host(node): int(node.gpus // share) if share else MAX_CPU_WORKERS for node in nodes}
+    if not any(counts.values()):
+        counts = dict.fromkeys(counts, 1)  # Nodes with GPUs will join.
+    ports = range(max(counts.values()))
+    addresses = [f"{host}:{options.first_port + port}" for port in ports for host in counts if port < counts[host]]
+    return addresses[:MAX_WORKER_ADDRESSES]
+
+
+def _list_of(addresses: Sequence[str]) -> str:
+    if len(addresses) == 1:
+        return addresses[0]
+    prefix = "ipv6:" if addresses[0].startswith("[") else "ipv4:"
+    return prefix + ",".join(addresses)

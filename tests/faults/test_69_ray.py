@@ -23,6 +23,7 @@ from tests.support.tone_processes import ToneProcesses
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(600)]
 SECONDS = 120.0
 """Of audio: long enough that a worker is still at it when it is stopped."""
+WORKERS = ("generation-0", "generation-1")
 SECRET = "canary-service-token-0123456789abcdef"
 
 
@@ -45,8 +46,8 @@ class Deployment:
         return [json.loads(line) for line in done.stdout.splitlines()]
 
     async def up(self, *arguments: str, **settings: str) -> dict[str, dict[str, Any]]:
-        """Runs `dgx-music ray up` on the CPU; returns the servers by their names."""
-        started = await self.run("up", *("--gpus-per-worker", "0", "--port", self.port), *arguments, **settings)
+        """Runs `dgx-music ray up`; returns the servers by their names."""
+        started = await self.run("up", "--port", self.port, *arguments, **settings)
         return {server["name"]: server for server in started}
 
     async def start_job(self) -> tuple[str, psutil.Process]:
@@ -103,13 +104,13 @@ async def deployment(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[
 
 async def test_generations_outlive_the_death_of_actors_servers_and_a_node(deployment: Deployment) -> None:
     assert await deployment.run("status", status=1) == []
-    one_per_node = ("--cpus-per-worker", "2")
-    servers = await deployment.up(*one_per_node, "--with", "storage", "--with", "export", "--with", "gateway")
+    servers = await deployment.up("--with", "storage", "--with", "export", "--with", "gateway")
     assert {name: server["state"] for name, server in servers.items()} == dict.fromkeys(
-        ("storage", "export", "generation-0", "generation-1", "gateway"), "serving"
+        ("storage", "export", *WORKERS, "gateway"), "serving"
     )
-    assert {servers[name]["node"] for name in ("generation-0", "generation-1")} == {"127.0.0.1", "127.0.0.2"}
-    assert await deployment.up(*one_per_node) == servers, "it is not the same the second time"
+    assert {servers[name]["node"] for name in WORKERS} == {"127.0.0.1", "127.0.0.2"}
+    assert {psutil.Process(servers[name]["pid"]).environ()["CUDA_VISIBLE_DEVICES"] for name in WORKERS} == {"0"}
+    assert await deployment.up() == servers, "it is not the same the second time"
 
     # The actor is killed, and with it its server, which is stopped.
     first, server = await deployment.start_job()
@@ -124,8 +125,8 @@ async def test_generations_outlive_the_death_of_actors_servers_and_a_node(deploy
     await wait_until_ended(actor)
     assert await deployment.attempts_until_completed(second) == 2
 
-    servers = await deployment.up(*one_per_node)
-    assert [servers[name]["restarts"] for name in ("generation-0", "generation-1")] != [0, 0]
+    servers = await deployment.up()
+    assert [servers[name]["restarts"] for name in WORKERS] != [0, 0]
 
     # The node of one worker dies. Both have a generation, so one of them goes on elsewhere.
     jobs = [await deployment.start_job(), await deployment.start_job()]
@@ -137,20 +138,21 @@ async def test_generations_outlive_the_death_of_actors_servers_and_a_node(deploy
     alive.resume()
     for generation_id, _ in jobs:
         await deployment.attempts_until_completed(generation_id)
-    servers = await deployment.up("--workers", "2")  # With one CPU each, there is room on the other node.
+    on_cpu = ("--gpus-per-worker", "0")
+    servers = await deployment.up(*on_cpu, "--workers", "2")  # The other node has one GPU, but room for both.
     assert {server["node"] for server in servers.values()} == {"127.0.0.1"}
     assert all(server["state"] == "serving" for server in servers.values())
 
     # Servers that are told to end hand their generations back: the leases of those would last for an hour.
     long_lease = {"DGX_MUSIC_LEASE_SECONDS": "3600"}
-    servers = await deployment.up("--workers", "2", **long_lease)
+    servers = await deployment.up(*on_cpu, "--workers", "2", **long_lease)
     jobs = [await deployment.start_job(), await deployment.start_job()]
     [(first, stays)] = [job for job in jobs if job[1].pid == servers["generation-0"]["pid"]]
     [(second, ends)] = [job for job in jobs if job[1].pid == servers["generation-1"]["pid"]]
     actor_of(stays).terminate()  # As `ray stop` does.
     await resume_when_told_to_end(stays)
     await deployment.attempts_until_completed(first)
-    scaling = asyncio.create_task(deployment.up("--workers", "1", **long_lease))
+    scaling = asyncio.create_task(deployment.up(*on_cpu, "--workers", "1", **long_lease))
     await resume_when_told_to_end(ends)
     await scaling
     await deployment.attempts_until_completed(second)

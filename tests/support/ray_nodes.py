@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 START_SECONDS = 90.0
 OBJECT_STORE_BYTES = 80 << 20
 """A little more than the least that Ray takes."""
-LOCAL = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
+LOCAL = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
 """The first has Ray take loopback for this machine's address, as it does on a laptop."""
 
 
@@ -50,7 +50,7 @@ class RayNodes:
 
 @asynccontextmanager
 async def ray_nodes() -> AsyncIterator[RayNodes]:
-    """Runs the cluster while the block runs. Each node has two CPUs, and no GPU."""
+    """Runs the cluster while the block runs. Each node has two CPUs and, as far as Ray knows, a GPU."""
     folder = Path(tempfile.mkdtemp(prefix="dgx-ray-"))  # The path of a Unix socket has to be short.
     variables = {**LOCAL, "RAY_TMPDIR": str(folder), "PYTHONPATH": str(ROOT)}
     command = (sys.executable, "-m", "tests.support.ray_nodes")
@@ -78,7 +78,7 @@ def main() -> None:
     """Runs the cluster."""
     from ray.cluster_utils import Cluster
 
-    options = {"num_cpus": 2, "object_store_memory": OBJECT_STORE_BYTES, "include_log_monitor": False}
+    options = {"num_cpus": 2, "num_gpus": 1, "object_store_memory": OBJECT_STORE_BYTES, "include_log_monitor": False}
     cluster = Cluster()
     nodes = [
         cluster.add_node(node_ip_address="127.0.0.1", include_dashboard=False, **options),

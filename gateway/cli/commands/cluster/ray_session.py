@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
@@ -28,6 +29,12 @@ def connect(address: str | None, namespace: str) -> Iterator[RayCluster]:
         raise CommandError(f"`dgx-music ray` needs the extra ray; run {install_extra_command('ray')}") from error
     from gateway.ray import ray_cluster
 
+    if (address or os.environ.get("RAY_ADDRESS", "")).startswith("ray://"):
+        source = "--address" if address else "RAY_ADDRESS"
+        problem = (
+            "must be HOST:PORT of the head, not that of Ray Client; run the command on a node, or by `ray job submit`"
+        )
+        raise CommandError(f"{source}: {problem}", BAD_INPUT)
     with ExitStack() as stack:
         try:
             cluster = stack.enter_context(ray_cluster.connect(address or THIS_MACHINE, namespace))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import queue
-import signal
 import subprocess
 import sys
 import time
@@ -57,7 +56,9 @@ def test_end_is_told_with_the_status_unless_it_was_asked_for(capfd: pytest.Captu
 def test_child_that_does_not_end_is_killed() -> None:
     child = ChildProcess(*WEB_SERVER, lambda status, seconds: None)
     process = psutil.Process(child.pid)
-    process.send_signal(signal.SIGSTOP)
+    process.suspend()
+    while process.status() != psutil.STATUS_STOPPED:
+        time.sleep(0.01)  # If it has both signals at once, it ends.
     child.stop(0.1)
     assert not process.is_running()
 

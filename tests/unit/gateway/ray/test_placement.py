@@ -39,8 +39,10 @@ def test_services_come_after_those_that_they_call_and_find_them_on_the_head() ->
     assert {spec.node_resource for name, spec in found.items() if name != "generation-0"} == {HEAD_RESOURCE}
     assert found["generation-0"].environment["DGX_MUSIC_STORAGE_ADDRESS"] == "10.0.0.1:50052"
     assert found["generation-0"].environment["DGX_MUSIC_EXPORT_ADDRESS"] == "10.0.0.1:50053"
-    workers = "ipv4:10.0.0.1:50061,10.0.0.2:50061,10.0.0.3:50061"
-    assert found["gateway"].environment["DGX_MUSIC_GENERATION_ADDRESS"] == workers
+    workers = found["gateway"].environment["DGX_MUSIC_GENERATION_ADDRESS"]
+    assert workers.startswith("ipv4:10.0.0.2:50061,10.0.0.3:50061,10.0.0.2:50062,10.0.0.3:50062,")
+    assert workers.count(",") == 8 + 7 - 1
+    assert workers.endswith(",10.0.0.2:50068")
 
 
 def test_export_on_each_node_needs_object_storage() -> None:
@@ -66,6 +68,16 @@ def test_settings_take_precedence_and_go_where_they_are_read() -> None:
     assert found["generation-0"].environment["DGX_MUSIC_STORAGE_ADDRESS"] == "db:1"
     assert [name for name, spec in found.items() if "DGX_MUSIC_DATABASE_URL" in spec.environment] == ["storage"]
     assert "secret" not in repr(found)
+
+
+def test_gateway_knows_first_ports_before_others_and_not_too_many() -> None:
+    options = PlacementOptions(workers=1, gpus_per_worker=0, head_services=["gateway"])
+    for nodes, count in ((NODES[:1], 4), (NODES, 12)):
+        addresses = by_name(plan(nodes, options, {}))["gateway"].environment["DGX_MUSIC_GENERATION_ADDRESS"]
+        assert addresses.count(",") + 1 == count
+    many = [Node(str(number), f"10.0.1.{number}", 8.0, is_head=number == 0) for number in range(100)]
+    addresses = by_name(plan(many, PlacementOptions(workers=1, head_services=["gateway"]), {}))["gateway"]
+    assert addresses.environment["DGX_MUSIC_GENERATION_ADDRESS"].count(":50061") == 64
 
 
 def test_a_node_more_changes_nothing_but_the_gateway() -> None:
