@@ -217,8 +217,6 @@ class Fleet:
     max_pending_per_client: int = 5_000
     part_bytes: int = 16 << 20
     """Of a multipart upload, which is what files of more than two parts take."""
-    overhead_seconds: float = 0.0
-    """Of each job at its worker, beside its audio and what operations cost."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -185,8 +185,7 @@ class FleetSimulation:
             mastered_at = self.export.serve(self.env.now, job.seconds * self.costs.export_seconds_per_audio_second)
             parts = math.ceil(job.seconds * self.scenario.load.bytes_per_second / self.fleet.part_bytes)
             self.counts.events["object_put"] += 1 if parts <= 2 else parts + 2
-            mastered_at += self.costs.object_put_seconds + self.fleet.overhead_seconds
-            self.later(mastered_at, self._mastered, worker, job, job.lease)
+            self.later(mastered_at + self.costs.object_put_seconds, self._mastered, worker, job, job.lease)
 
     def _mastered(self, worker: Worker, job: Job, lease: int) -> None:
         if job.lease == lease and worker.is_alive:

@@ -4,8 +4,8 @@
 
 Real services in processes of their own on a real Postgres: storage, export, and two workers that run one job at a time.
 `paced` takes a set time for a step, as if on a GPU; `sketch` computes. First the workers are kept busy, which tells how
-many jobs they can do. Then jobs arrive at random. The simulation gets the same jobs at the same times, and two figures
-of that run: how long a job takes at least, and for each second of audio.
+many jobs they can do. Then jobs arrive at random. The simulation is told when each job arrived and how long a worker
+had it, as on a busy machine equal jobs take unequal times; it has to find out how long each waits.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ import tempfile
 import time
 from array import array
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psycopg
 
+from benchmarks.engine_simulation_costs import FRAME_RATE_HZ
 from benchmarks.fleet_counts import all_waits, quantiles
 from benchmarks.fleet_jobs import Job
 from benchmarks.fleet_model import FREE, Fleet, Load, Scenario, ServedModel, Speed
@@ -64,12 +64,6 @@ async def wait_for(services: ServiceProcesses, connection: psycopg.Connection[An
     return [(float(row[0]), float(row[1]), float(row[2]), float(row[3])) for row in rows]
 
 
-def fit_service(rows: Sequence[Row]) -> tuple[float, float]:
-    """Returns how long a job takes at least, and for each second of audio, by least squares."""
-    slope, start = statistics.linear_regression([row[0] for row in rows], [row[3] - row[2] for row in rows])
-    return max(0.0, start), max(1e-4, slope)
-
-
 async def run_small_fleet(folder: Path, model: str, jobs: int, load: float) -> list[Row]:
     """Returns the rows of the jobs that arrived at random."""
     draw, lengths = random.Random(1), LENGTHS[model]
@@ -84,8 +78,7 @@ async def run_small_fleet(folder: Path, model: str, jobs: int, load: float) -> l
                     await create(services, model, lengths[number % len(lengths)]) for number in range(CALIBRATION_JOBS)
                 ]
                 busy = await wait_for(services, connection, ids)
-                start, slope = fit_service(busy)
-                service_seconds = start + slope * statistics.mean(lengths)
+                service_seconds = statistics.mean(ended - claimed for _, _, claimed, ended in busy)
                 rate, at = load * WORKERS / service_seconds, time.monotonic()
                 ids = []
                 for _ in range(jobs):
@@ -97,15 +90,14 @@ async def run_small_fleet(folder: Path, model: str, jobs: int, load: float) -> l
 
 def simulate(arrived: Sequence[Row]) -> FleetSimulation:
     """Simulates the jobs as they arrived."""
-    start, slope = fit_service(arrived)
-    served = ServedModel("any", Speed(slope / 50, 0.0, slots=1), WORKERS, 1.0)
-    fleet = Fleet((served,), storage_servers=1, overhead_seconds=start)
+    served = ServedModel("any", Speed(1 / FRAME_RATE_HZ, 0.0, slots=1), WORKERS, 1.0)  # A second in a second.
+    fleet = Fleet((served,), storage_servers=1)
     first = arrived[0][1]
     seconds = arrived[-1][1] - first + 0.1
-    simulation = FleetSimulation(Scenario(fleet, Load(0.0), replace(FREE), seconds=seconds, drains=True))
+    simulation = FleetSimulation(Scenario(fleet, Load(0.0), FREE, seconds=seconds, drains=True))
     simulation.arrivals = [
-        Job(number, 0, 0, 0, length, created_at - first, remaining_seconds=length)
-        for number, (length, created_at, _, _) in enumerate(arrived)
+        Job(number, 0, 0, 0, ended - claimed, created - first, remaining_seconds=ended - claimed)
+        for number, (_, created, claimed, ended) in enumerate(arrived)
     ]
     simulation.run()
     return simulation
@@ -135,8 +127,6 @@ def main() -> None:
         simulation = simulate(arrived)
         used = simulation.counts.running.total / WORKERS / span
         print(f"| {model}, simulated | {' | '.join(describe(all_waits(simulation.counts), used))} |")
-        start, slope = fit_service(arrived)
-        print(f"\n{model}: a job takes {start:.3f} s and {slope:.4f} s for each second of audio.\n")
     print(f"Load average at the end {os.getloadavg()[0]:.1f}.")
 
 

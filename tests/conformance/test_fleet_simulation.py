@@ -3,13 +3,26 @@ counted twice, the same seed gives the same figures, and where there is a theory
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 
 from benchmarks.fleet_counts import Counts, all_waits, quantiles
 from benchmarks.fleet_jobs import FairQueue, Job
-from benchmarks.fleet_model import FREE, MEASURED, Burst, Faults, Fleet, Load, Scenario, ServedModel, Speed
+from benchmarks.fleet_model import (
+    FREE,
+    MEASURED,
+    Burst,
+    Faults,
+    Fleet,
+    Load,
+    OperationCosts,
+    Scenario,
+    ServedModel,
+    Speed,
+)
 from benchmarks.fleet_simulation import FleetSimulation
 from benchmarks.fleet_theory import mean_wait, shared_sojourn, wait_quantile
 
@@ -68,6 +81,12 @@ def broken() -> FleetSimulation:
     )
     simulation.run()
     return simulation
+
+
+def test_measured_costs_are_read_as_they_are_written(tmp_path: Path) -> None:
+    path = tmp_path / "costs.json"
+    path.write_text(json.dumps(asdict(replace(MEASURED, claims_woken=None))))
+    assert OperationCosts.read_json(path) == replace(MEASURED, claims_woken=None)
 
 
 def test_no_job_is_lost(broken: FleetSimulation) -> None:
