@@ -132,8 +132,9 @@ def build_job(number: int) -> NewGeneration:
     return NewGeneration(f"{PROMPT}, {number % 50}", MODELS[number % len(MODELS)], 16.0, 32000, 2)
 
 
-async def measure_claims_per_second(url: str, servers: int, jobs: int, *, completes: bool) -> float:
-    """Measures how many jobs per second 32 workers claim, and complete, through this number of servers."""
+async def measure_claims_per_second(url: str, servers: int, jobs: int, *, completes: bool) -> tuple[float, float]:
+    """Measures how many jobs per second 32 workers claim, and complete, through this number of servers; and for each
+    the CPU time of the servers in milliseconds, which depends less on what else the machine does."""
     database = Database(url)
     schema.ensure(database)
     for start in range(0, jobs, MAX_BATCH_SIZE):
@@ -143,12 +144,19 @@ async def measure_claims_per_second(url: str, servers: int, jobs: int, *, comple
     async with AsyncExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         addresses = [f"unix:{folder}/{number}.sock" for number in range(servers)]
-        for address in addresses:
-            await stack.enter_async_context(storage_server(url, address))
+        processes = [await stack.enter_async_context(storage_server(url, address)) for address in addresses]
+        seconds = sum(cpu_seconds(process.pid) for process in processes)
         worked = await work_off(addresses, WORKER_COUNT, MODELS, completes=completes)
+        seconds = sum(cpu_seconds(process.pid) for process in processes) - seconds
     assert not completes or sorted(worked.completed) == sorted(set(worked.claimed))
     assert len(worked.claimed) == jobs
-    return worked.claims_per_second
+    return worked.claims_per_second, seconds / jobs * 1000
+
+
+def cpu_seconds(process_id: int) -> float:
+    """Returns the CPU time that a process has taken."""
+    fields = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager
@@ -230,18 +238,14 @@ def main() -> None:
             print("| --- | --- | --- |")
             for kind, servers in (("postgres", 3), ("postgres", 1), ("sqlite", 1)):
                 if kind in kinds:
-                    rates = []
+                    cells = []
                     for completes in (False, True):
                         url = create(kind, f"jobs_{servers}_{completes}".lower())
-                        rates.append(
-                            asyncio.run(measure_claims_per_second(url, servers, arguments.jobs, completes=completes))
-                        )
-                    print(
-                        f"| {kind}, {servers} storage server{'s' * (servers > 1)} | "
-                        + " | ".join(f"{rate:.0f}" for rate in rates)
-                        + " |",
-                        flush=True,
-                    )
+                        measuring = measure_claims_per_second(url, servers, arguments.jobs, completes=completes)
+                        rate, milliseconds = asyncio.run(measuring)
+                        cells.append(f"{rate:.0f} ({milliseconds:.2f} ms of CPU each)")
+                    name = f"{kind}, {servers} storage server{'s' * (servers > 1)}"
+                    print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

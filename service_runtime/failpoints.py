@@ -18,6 +18,7 @@ import errno
 import os
 import re
 import signal
+import threading
 
 ENVIRONMENT_VARIABLE = "DGX_MUSIC_FAILPOINT"
 
@@ -48,7 +49,8 @@ class Failpoint:
             return
         if self._action in _SIGNALS:
             if self._hits_left == 0:
-                os.kill(os.getpid(), _SIGNALS[self._action])
+                # To this thread: a signal to the process may reach another first, and this one would go on until then.
+                signal.pthread_kill(threading.get_ident(), _SIGNALS[self._action])
         elif self._action == "raise":
             raise RuntimeError(f"failpoint {self.point}")
         else:

@@ -101,6 +101,9 @@ class AudioLibrary(Protocol):
     def relative_path(self, path: Path) -> str:
         """Returns the path by which clients know a file: within the data directory, or its key in the bucket."""
 
+    def manifest_path(self, path: Path, sha256: str) -> str:
+        """Returns the relative path of the manifest beside a file with this hash, if it has one."""
+
     def find(self, generation_id: str) -> Path | None:
         """Returns the path of the generation's file, for reading, or None if there is none."""
 

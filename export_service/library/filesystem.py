@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from dgx_music.errors import ResourceExhausted, Unavailable
+from dgx_music.errors import FailedPrecondition, ResourceExhausted, Unavailable
 from service_runtime.failpoints import failpoint
 from service_runtime.file_modes import PRIVATE, FileModes, restrict, set_mode
 
@@ -45,6 +45,15 @@ def translate_disk_errors(action: str) -> Iterator[None]:
             metadata={"errno": errno.errorcode.get(error.errno or 0, "")},
             retry_after_seconds=DISK_ERROR_RETRY_SECONDS,
         ) from error
+
+
+def folder_has_no_urls() -> FailedPrecondition:
+    """Returns the error of a request for a URL of a file that is in a folder."""
+    return FailedPrecondition(
+        "the library is a folder on the export server, which has no URLs; use Download (`dgx-music download`), or keep "
+        "the library in object storage with DGX_MUSIC_LIBRARY_URL",
+        reason="NO_OBJECT_STORAGE",
+    )
 
 
 def require_free_space(folder: Path) -> None:

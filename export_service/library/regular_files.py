@@ -14,6 +14,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from dgx_music.errors import NotFound
 from service_runtime.observability.logging import get_logger
 
 log = get_logger(__name__)
@@ -90,6 +91,26 @@ def remove_leftover(path: Path) -> None:
             path.unlink(missing_ok=True)
     except OSError as error:
         log.warning("leftover_not_removed", file=path.name, error=str(error))
+
+
+class LocalFile:
+    """An open file, which stays readable even if it is deleted or replaced meanwhile."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises NotFound if the file does not exist any more."""
+        try:
+            self._file = path.open("rb", 0)
+        except FileNotFoundError:
+            raise NotFound("file", file_id(path), "it was deleted") from None
+        self.name = path.name
+        self.size_bytes = os.fstat(self._file.fileno()).st_size
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Returns at most `size` bytes; none past the end."""
+        return os.pread(self._file.fileno(), size, offset)
+
+    def close(self) -> None:
+        self._file.close()
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

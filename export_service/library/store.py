@@ -16,11 +16,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
-from dgx_music.errors import FailedPrecondition, NotFound, Unavailable
+from dgx_music.errors import NotFound, Unavailable
 from export_service.formats.codecs import EXTENSIONS
 from export_service.formats.m4a_file import DamagedFileError
 from export_service.formats.reader import open_sequential
 from export_service.library.filesystem import (
+    folder_has_no_urls,
     fsync_folder,
     make_folder,
     make_private_folder,
@@ -29,10 +30,10 @@ from export_service.library.filesystem import (
     translate_disk_errors,
     widen_folders,
 )
-from export_service.library.local_file import LocalFile
 from export_service.library.manifests import find_manifest, manifest_path, move_staged, seal_staged
 from export_service.library.mastered_file import MasteredFile
 from export_service.library.regular_files import (
+    LocalFile,
     file_id,
     is_regular_file,
     iter_day_folders,
@@ -171,6 +172,10 @@ class Library:
         """Returns the path relative to the data directory, with forward slashes."""
         return path.relative_to(self._data_dir).as_posix()
 
+    def manifest_path(self, path: Path, sha256: str) -> str:
+        """Returns the relative path of the manifest beside a file, if it has one."""
+        return self.relative_path(manifest_path(path))
+
     def find(self, generation_id: str) -> Path | None:
         """Returns the path of the generation's file, or None if there is none."""
         cached = self._cached_paths.get(generation_id)
@@ -216,11 +221,7 @@ class Library:
 
     def sign_url(self, generation_id: str, render_id: str, expires: timedelta) -> NoReturn:
         """Raises FailedPrecondition: only object storage has URLs."""
-        raise FailedPrecondition(
-            "the library is a folder on the export server, which has no URLs; use Download (`dgx-music download`), or "
-            "keep the library in object storage with DGX_MUSIC_LIBRARY_URL",
-            reason="NO_OBJECT_STORAGE",
-        )
+        raise folder_has_no_urls()
 
     def delete(self, generation_id: str) -> bool:
         """Deletes the generation's file and its renders, durably. Returns whether there was a file."""

@@ -10,6 +10,8 @@ from pathlib import Path
 from export_service.formats.provenance import staged_manifest_path
 from export_service.library.filesystem import compute_sha256
 from export_service.library.inventory import AudioInfo, FileKind, read_audio_info
+from export_service.library.mastered_file import MasteredFile
+from export_service.library.renders import MASTERED_FILE_JSON
 from export_service.objects.bucket import Bucket, StoredObject
 from export_service.objects.object_keys import ObjectKey, folder_of, manifest_key, parse_key
 from service_runtime.audio.output_options import FileFormat
@@ -81,9 +83,9 @@ class Upload:
     attributes: Mapping[str, str]
 
     @classmethod
-    def prepare(cls, key: ObjectKey, staged: Path, description: str = "") -> Upload:
-        """Raises OSError."""
-        sha256, manifest = compute_sha256(staged), staged_manifest_path(staged)
+    def prepare(cls, key: ObjectKey, staged: Path, description: str = "", manifest: Path | None = None) -> Upload:
+        """`manifest` is where one may be, by default where staged files have theirs. Raises OSError."""
+        sha256, manifest = compute_sha256(staged), manifest or staged_manifest_path(staged)
         file_id = key.render_id or key.owner_id
         attributes = {
             "Content-Type": CONTENT_TYPES.get(key.extension, "application/octet-stream"),
@@ -105,10 +107,12 @@ class Upload:
         """Writes the manifest, and then the file, which is complete with it. The same errors as `Bucket.upload`."""
         if self.manifest is not None:
             bucket.upload(str(manifest_key(self.key, self.sha256)), self.manifest, {"Content-Type": "application/c2pa"})
-        stored = bucket.upload(str(self.key), self.path, self.attributes, replaced)
-        if self.manifest is not None:
-            self.manifest.unlink(missing_ok=True)
-        return stored
+        return bucket.upload(str(self.key), self.path, self.attributes, replaced)
+
+
+def describe_render(file: MasteredFile) -> str:
+    """Returns the description of a render as an attribute holds it."""
+    return MASTERED_FILE_JSON.dump_json(file, by_alias=True).decode("ascii")
 
 
 def _info_attributes(info: AudioInfo) -> dict[str, str]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote
 
 from dgx_music.errors import Unavailable
+from export_service.formats.provenance import staged_manifest_path
 from export_service.library.filesystem import make_private_folder
 from export_service.library.regular_files import file_id, lstat_or_none
 from export_service.library.renders import RENDERS, STAGING
@@ -95,6 +96,7 @@ class ObjectCache:
         """
         path = self.path_of(stored)
         try:
+            staged_manifest_path(staged).unlink(missing_ok=True)  # It is in the bucket, too.
             self._keep(staged, path)
             self._mark_used(path, stored.size_bytes)
         except OSError as error:

@@ -19,6 +19,7 @@ from export_service.objects.library_objects import (
     SHA256,
     LibraryObject,
     Upload,
+    describe_render,
     find_current,
     list_of_owner,
 )
@@ -26,7 +27,7 @@ from export_service.objects.object_cache import ObjectCache
 from export_service.objects.object_errors import ObjectMissing, ObjectReplaced
 from export_service.objects.object_file import ObjectFile
 from export_service.objects.object_keys import ObjectKey, folder_of, manifest_key, parse_key
-from export_service.objects.object_renders import ObjectRenders, describe, fetch_current
+from export_service.objects.object_renders import ObjectRenders, fetch_current
 from export_service.objects.write_check import WriteCheck
 from export_service.streaming.recording import AttemptSpec, superseded_error
 from service_runtime.failpoints import failpoint
@@ -101,7 +102,7 @@ class ObjectLibrary:
         """
         key = self._require_unchanged(generation_id, source)
         render_key = ObjectKey(FileKind.RENDER, generation_id, key.attempt, render_id, extension)
-        upload = Upload.prepare(render_key, staged, describe(file))
+        upload = Upload.prepare(render_key, staged, describe_render(file))
         failpoint("export.before_render_upload")
         try:
             stored = upload.send(self._bucket)
@@ -122,11 +123,17 @@ class ObjectLibrary:
 
     def replace_render(self, staged: Path, generation_id: str, source: BinaryIO, render: Render) -> None:
         """Like `replace`, with the render and its new description."""
-        self._replace(staged, source, describe(render.file))
+        self._replace(staged, source, describe_render(render.file))
 
     def relative_path(self, path: Path) -> str:
         """Returns the key of the object that a path stands for."""
         return self._cache.version_of(path)[0]
+
+    def manifest_path(self, path: Path, sha256: str) -> str:
+        """Returns the key of the manifest beside a file with this hash, if it has one."""
+        key = parse_key(self.relative_path(path))
+        assert key is not None
+        return str(manifest_key(key, sha256))
 
     def find(self, generation_id: str) -> Path | None:
         """Returns the path of a copy of the generation's file, or None if there is none."""

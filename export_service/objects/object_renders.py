@@ -9,7 +9,6 @@ from pathlib import Path
 
 from dgx_music.errors import NotFound
 from export_service.library.inventory import FileKind
-from export_service.library.mastered_file import MasteredFile
 from export_service.library.renders import MASTERED_FILE_JSON, Render
 from export_service.objects.bucket import Bucket
 from export_service.objects.library_objects import (
@@ -73,11 +72,6 @@ class ObjectRenders:
             except ObjectMissing:
                 continue
             yield one.key.render_id, self._cache.path_of(stored), attributes.get(SHA256, "")
-
-
-def describe(file: MasteredFile) -> str:
-    """Returns the description of a render as an attribute holds it."""
-    return MASTERED_FILE_JSON.dump_json(file, by_alias=True).decode("ascii")
 
 
 def fetch_current(cache: ObjectCache, find: Callable[[], LibraryObject]) -> Path:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
-from pathlib import PurePosixPath
+from collections.abc import Mapping
 from typing import TypeVar
 
 from dgx_music.audio.v1 import audio_pb2
@@ -17,7 +16,6 @@ from export_service.analysis.key import Key
 from export_service.analysis.tempo import Tempo
 from export_service.dsp.measurement import LoudnessMeasurement
 from export_service.dsp.normalization import Normalization, NormalizationMode
-from export_service.library.manifests import manifest_path
 from export_service.library.mastered_file import MasteredFile
 from export_service.library.waveform import Waveform
 from export_service.pipeline.clip_import import Clip
@@ -145,19 +143,24 @@ def to_tag_edit(request: export_pb2.EditTagsRequest) -> TagEdit:
     return TagEdit(**texts, cover=cover, removes_cover=request.HasField("cover") and cover is None)
 
 
-def from_edited_file(edited: EditedFile, file_path: str) -> export_pb2.EditTagsResponse:
+def from_edited_file(edited: EditedFile, file_path: str, manifest_path: str) -> export_pb2.EditTagsResponse:
     return export_pb2.EditTagsResponse(
         file_path=file_path,
         file_size_bytes=edited.size_bytes,
         file_sha256=edited.sha256,
         marks=[MARK_VALUES[mark] for mark in edited.marks],
-        manifest_path=_manifest_path(edited.marks, file_path),
+        manifest_path=manifest_path if AiDisclosure.C2PA_SIDECAR in edited.marks else "",
     )
 
 
 def from_mastered_file(
-    file: MasteredFile, file_path: str, pcm_sha256: str = "", analysis: Analysis = NO_ANALYSIS
+    file: MasteredFile,
+    file_path: str,
+    manifest_path: str,
+    pcm_sha256: str = "",
+    analysis: Analysis = NO_ANALYSIS,
 ) -> export_pb2.ExportResponse:
+    """`manifest_path` is where the manifest is, if there is one beside the file."""
     return export_pb2.ExportResponse(
         file_path=file_path,
         file_size_bytes=file.file_size_bytes,
@@ -174,7 +177,7 @@ def from_mastered_file(
         tempo=_tempo(analysis.tempo),
         key=_key(analysis.key),
         marks=[MARK_VALUES[mark] for mark in file.marks],
-        manifest_path=_manifest_path(file.marks, file_path),
+        manifest_path=manifest_path if AiDisclosure.C2PA_SIDECAR in file.marks else "",
         not_measured=_not_measured(analysis.not_measured),
     )
 
@@ -219,12 +222,6 @@ def from_waveform(waveform: Waveform) -> export_pb2.GetWaveformResponse:
         length=len(waveform.data) // 2,
         data=waveform.data,
     )
-
-
-def _manifest_path(marks: Collection[AiDisclosure], file_path: str) -> str:
-    if AiDisclosure.C2PA_SIDECAR not in marks:
-        return ""
-    return manifest_path(PurePosixPath(file_path)).as_posix()
 
 
 def _loudness(measured: LoudnessMeasurement) -> export_pb2.Loudness:

@@ -111,9 +111,10 @@ class ExportServicer(export_pb2_grpc.ExportServiceServicer):
         return export_converters.to_export_spec(header, self._target, self._generator, self._signer)
 
     def _from_result(self, result: ExportResult) -> export_pb2.ExportResponse:
-        path, file = self._manager.library.relative_path(result.path), result.file
+        library, file = self._manager.library, result.file
+        path, manifest = library.relative_path(result.path), library.manifest_path(result.path, file.file_sha256)
         log.info("exported", file_path=path, frames=file.frames, gain_db=file.normalization.gain_db)
-        return converters.from_mastered_file(file, path, result.pcm_sha256, result.analysis)
+        return converters.from_mastered_file(file, path, manifest, result.pcm_sha256, result.analysis)
 
     async def Render(self, request: export_pb2.RenderRequest, context: Context) -> export_pb2.RenderResponse:
         generation_id = converters.to_generation_id(request.generation_id)
@@ -122,9 +123,10 @@ class ExportServicer(export_pb2_grpc.ExportServiceServicer):
         default_target = LoudnessTarget(None, self._target.ceiling_dbtp)
         with self._manager.locks.read_lock(generation_id):
             render = await self._renderer.render(generation_id, options, default_target)
-        path = self._manager.library.relative_path(render.path)
+        library = self._manager.library
+        path, manifest = library.relative_path(render.path), library.manifest_path(render.path, render.file.file_sha256)
         return export_pb2.RenderResponse(
-            render_id=render.render_id, file=converters.from_mastered_file(render.file, path)
+            render_id=render.render_id, file=converters.from_mastered_file(render.file, path, manifest)
         )
 
     async def EditTags(self, request: export_pb2.EditTagsRequest, context: Context) -> export_pb2.EditTagsResponse:
@@ -132,7 +134,9 @@ class ExportServicer(export_pb2_grpc.ExportServiceServicer):
         edit = converters.to_tag_edit(request)
         with self._manager.locks.read_lock(*file_id):
             edited = await self._editor.edit(*file_id, edit)
-        return converters.from_edited_file(edited, self._manager.library.relative_path(edited.path))
+        library = self._manager.library
+        manifest = library.manifest_path(edited.path, edited.sha256)
+        return converters.from_edited_file(edited, library.relative_path(edited.path), manifest)
 
     async def CheckOutput(
         self, request: export_pb2.CheckOutputRequest, context: Context

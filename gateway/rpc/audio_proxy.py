@@ -9,7 +9,7 @@ from contextlib import aclosing
 import grpc
 import grpc.aio
 
-from dgx_music.audio.v1.audio_pb2 import AUDIO_LEVEL_FINAL, AUDIO_LEVEL_LIVE
+from dgx_music.audio.v1.audio_pb2 import AUDIO_LEVEL_FINAL, AUDIO_LEVEL_LIVE, AudioHeader
 from dgx_music.errors import Aborted, Unavailable
 from dgx_music.export.v1.export_pb2 import StreamAudioRequest, StreamAudioResponse
 from gateway.rpc.export_servers import ExportServers
@@ -57,7 +57,10 @@ class _Listening:
         self._watch, self._servers = watch, servers
         self._request = StreamAudioRequest()
         self._request.CopyFrom(request)
-        self._has_begun = False
+        self._header: AudioHeader | None = None
+        """Set when there is audio."""
+        self._heard_at = ""
+        """Address of the server whose samples are heard, as soon as it is known."""
 
     async def stream(self) -> AsyncGenerator[StreamAudioResponse, None]:
         """Yields the responses of one call, the last that is made: the one that has audio."""
@@ -69,18 +72,19 @@ class _Listening:
             try:
                 async with aclosing(self._listen(route)) as responses:
                     async for response in responses:
-                        self._has_begun = True
+                        if self._header is None:
+                            self._header, self._heard_at = response.header, self._address(route)
                         yield response
                 return
             except asyncio.CancelledError:
                 self._watch.raise_if_impossible()
                 if self._holds(route, self._watch.route) or _is_cancelled():
                     raise
-                if self._has_begun:
+                if self._header is not None:
                     raise self._superseded_error() from None
             except Unavailable:
                 # The attempt has probably ended with its server: another one will get the next attempt.
-                if self._has_begun or route.is_finished or not self._address(route) or loop.time() > deadline:
+                if self._header is not None or route.is_finished or not self._address(route) or loop.time() > deadline:
                     raise
                 await self._watch.wait_for_change(RETRY_SECONDS)
                 self._watch.raise_if_impossible()
@@ -108,9 +112,13 @@ class _Listening:
     def _holds(self, route: Route, current: Route) -> bool:
         """Whether the audio is still where the call asks for it. The samples that a listener hears remain where they
         are at the end of the generation, but not if another attempt has begun elsewhere."""
-        if not self._has_begun:
-            return current == route
-        return not self._address(route) or current.address == route.address
+        if self._header is None:
+            return (current.address, current.is_finished) == (route.address, route.is_finished)
+        if self._header.level == AUDIO_LEVEL_FINAL or not current.address:
+            return True
+        if not self._heard_at and current.attempt == self._header.attempt:
+            self._heard_at = current.address  # The call went to any server, and has found the right one.
+        return current.address == self._heard_at
 
     def _superseded_error(self) -> Aborted:
         return Aborted(

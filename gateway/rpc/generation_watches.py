@@ -35,6 +35,8 @@ class Route(NamedTuple):
     """Of the export server that received the last attempt; empty if there is only one, or none has received any."""
     is_finished: bool
     """Whether the file is finished, which any export server has."""
+    attempt: int
+    """Number of the last attempt that was claimed. The address may still be that of an earlier one."""
 
 
 class GenerationWatch:
@@ -42,7 +44,7 @@ class GenerationWatch:
 
     def __init__(self, storage: Storage, generation_id: str) -> None:
         self.listeners = 0
-        self.route = Route("", is_finished=False)
+        self.route = Route("", is_finished=False, attempt=0)
         self._known = asyncio.Event()
         self._away_since = 0.0
         """When storage stopped answering, by the monotonic clock; 0 if it answers."""
@@ -120,7 +122,8 @@ class GenerationWatch:
             async for state in states:
                 _raise_if_terminal_failure(state.generation)
                 is_finished = state.generation.state == storage_pb2.GENERATION_STATE_COMPLETED
-                self._set_route(Route(state.generation.export_address, is_finished))
+                generation = state.generation
+                self._set_route(Route(generation.export_address, is_finished, generation.attempt))
                 if is_finished:
                     return
                 self._known.set()

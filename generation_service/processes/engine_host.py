@@ -9,7 +9,6 @@ lost.
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import os
 import signal
 import socket
@@ -32,15 +31,13 @@ from generation_service.processes.messages import ErrorData
 from service_runtime.failpoints import failpoint
 from service_runtime.file_modes import limit_umask
 from service_runtime.observability.logging import configure_logging, get_logger
-from service_runtime.supervision import UnrecoverableError
+from service_runtime.supervision import UnrecoverableError, end_with_parent
 
 log = get_logger(__name__)
 
 REPORT_PERIOD_SECONDS = 0.5
 DEVICE_LOST_STATUS, PARENT_ENDED_STATUS = 3, 4
 """Exit statuses."""
-_PR_SET_PDEATHSIG = 1
-"""https://man7.org/linux/man-pages/man2/PR_SET_PDEATHSIG.2const.html"""
 
 BuildCatalog = Callable[[GenerationSettings, float], ModelCatalog]
 """The settings, and the memory bandwidth as in `messages.Configure` → the models."""
@@ -209,7 +206,7 @@ def run_host(build_catalog: BuildCatalog) -> None:
     # Ctrl-C, the end of the terminal, and a SIGTERM to all of a container are for the service: it drains first.
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    _end_with_parent(parent)
+    end_with_parent(parent, PARENT_ENDED_STATUS)
     sys.exit(asyncio.run(_serve(end, build_catalog)))
 
 
@@ -218,14 +215,6 @@ async def _serve(end: socket.socket, build_catalog: BuildCatalog) -> int:
         return await EngineHost(await MessageStream.open(end), build_catalog).run()
     except EOFError:
         os._exit(PARENT_ENDED_STATUS)  # Nobody waits for what is still running.
-
-
-def _end_with_parent(parent: int) -> None:
-    """Has the kernel kill this process when the service ends, even if its event loop is stuck."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # It has ended already.
-        os._exit(PARENT_ENDED_STATUS)
 
 
 if __name__ == "__main__":

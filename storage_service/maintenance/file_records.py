@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
 from storage_service.db.database import Database
 from storage_service.db.models import Generation
@@ -66,6 +66,13 @@ def find_file_owners(database: Database, generation_ids: Sequence[str]) -> dict[
     with database.read() as session:
         found = session.execute(statement.where(Generation.id.in_(generation_ids))).all()
     return {row.id: FileOwner(row.status, row.attempt, row.file_path) for row in found}
+
+
+def record_file_path(database: Database, generation_id: str, old_path: str, path: str) -> None:
+    """Records that the file of a generation has moved. Does nothing if another path than `old_path` is recorded."""
+    statement = update(Generation).where(Generation.id == generation_id, Generation.file_path == old_path)
+    with database.write() as session:
+        session.execute(statement.values(file_path=path))
 
 
 def find_shared_paths(database: Database) -> Iterable[str]:

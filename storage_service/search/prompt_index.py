@@ -96,10 +96,17 @@ class PromptIndex:
         """
         newest_first = Generation.created_at.desc(), Generation.id.desc()
         if self._is_sqlite:
+            # The newest generations are of the prompts that have the newest one each. Times sort as text in SQLite.
+            place = literal_column("generations.created_at || generations.id", Text)
+            newest_place = (
+                select(place).where(Generation.prompt == Prompt.text, *where).order_by(*newest_first).limit(1)
+            )
+            by_newest = newest_place.correlate(Prompt).scalar_subquery().desc()
+            some_prompts = select(Prompt.id).where(self.matching_prompts()).order_by(by_newest).limit(limit)
             of_prompt = select(Generation.id).where(Generation.prompt == Prompt.text, *where)
             found = aliased(Generation)
             is_newest = found.id.in_(of_prompt.order_by(*newest_first).limit(limit).correlate(Prompt))
-            joined = select(found.id).join_from(Prompt, found, is_newest).where(self.matching_prompts())
+            joined = select(found.id).join_from(Prompt, found, is_newest).where(Prompt.id.in_(some_prompts))
             return joined.order_by(found.created_at.desc(), found.id.desc()).limit(limit)
         if self._matches is not None:
             hashes = select(func.unnest(_array([prompt_hash for _, prompt_hash in self._matches])).label("prompt_hash"))

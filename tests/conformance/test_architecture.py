@@ -50,6 +50,7 @@ ONLY_IN = {
     "starlette": ("gateway",),
     "uvicorn": ("gateway",),
     "mcp": ("gateway",),
+    "ray": ("gateway",),
 }
 """Library → the packages that may import it."""
 
@@ -192,6 +193,7 @@ LAYERS = {
         ("gateway.cli.display", "gateway.cli.playback"),
         ("gateway.cli.session",),
         ("gateway.cli.signals",),
+        ("gateway.ray",),
         ("gateway.embedded",),
         ("gateway.settings_catalog",),
         ("gateway.http", "gateway.mcp"),

@@ -24,26 +24,35 @@ SETTINGS = {
     "DGX_MUSIC_RENEW_INTERVAL_SECONDS": "0.5",
     "DGX_MUSIC_PRELOAD": "none",
 }
+BEFORE_REPORT = "generation.before_renewal:stop"
+"""Before storage learns which server receives the attempt: the listener has found it without."""
 
 
-async def test_listener_to_a_superseded_attempt_hears_the_next_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("failpoint", ["", BEFORE_REPORT])
+async def test_listener_to_a_superseded_attempt_hears_the_next_one(tmp_path: Path, failpoint: str) -> None:
     hosts = ManyHosts(tmp_path, COUNTS, **SETTINGS)
     try:
-        await hosts.start("storage-1", "export-1", "export-2", "gateway-1")
-        await hosts.start("generation-1", DGX_MUSIC_EXPORT_ADDRESS=hosts.address("export-1"))
+        first, second = hosts.address("export-1"), hosts.address("export-2")
+        await hosts.start("storage-1", "export-1", "export-2")
+        await hosts.start("gateway-1", DGX_MUSIC_EXPORT_ADDRESS=first)
+        await hosts.start("generation-1", DGX_MUSIC_EXPORT_ADDRESS=first, DGX_MUSIC_FAILPOINT=failpoint)
         await wait_for_health(hosts.channel("gateway-1"), SERVING)
         async with AsyncClient(hosts.address("gateway-1")) as client:
             generation = await client.submit("a calm piano", model="sketch", duration=SECONDS, seed=3)
             listener = BackgroundListener(generation)
-            await listener.hear(RATE_HZ)
-            hosts.pause("generation-1")
-            await hosts.start("generation-2", DGX_MUSIC_EXPORT_ADDRESS=hosts.address("export-2"))
+            if failpoint:
+                await hosts.running["generation-1"].wait_until_stopped()
+                await listener.begin()
+            else:
+                await listener.hear(RATE_HZ)
+                hosts.pause("generation-1")
+            await hosts.start("generation-2", DGX_MUSIC_EXPORT_ADDRESS=second)
             heard = await listener.end()
             await generation.wait()
         request = storage.GetGenerationRequest(id=generation.id)
         row = (await hosts.music.GetGeneration(request, timeout=60)).generation
         assert row.attempt > 1
-        assert row.export_address == hosts.address("export-2")
+        assert row.export_address == second
         assert hashlib.sha256(heard).hexdigest() == row.metadata["pcm_sha256"]
     finally:
         await hosts.close()

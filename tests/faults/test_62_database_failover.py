@@ -4,7 +4,9 @@ that know both go on at the new primary: nothing that was acknowledged is lost, 
 from __future__ import annotations
 
 import asyncio
+import os
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import grpc
 import grpc.aio
@@ -14,12 +16,14 @@ from sqlalchemy import select
 from dgx_music.channel import connect
 from dgx_music.storage.v1 import storage_pb2 as pb
 from dgx_music.storage.v1.storage_pb2_grpc import StorageServiceStub
+from storage_service.db import schema
 from storage_service.db.database import Database
 from storage_service.db.models import Generation
+from storage_service.maintenance import backup
 from storage_service.maintenance.integrity import find_violations
 from storage_service.states import GenerationStatus
 from tests.support.health import SERVING, wait_for_health
-from tests.support.postgres_replication import PostgresNode, replicated_pair, url_of_all
+from tests.support.postgres_replication import PostgresNode, replicated_pair, tools_folder, url_of_all
 from tests.support.processes import free_ports
 from tests.support.storage_servers import storage_server
 
@@ -120,3 +124,16 @@ async def require_wake_up(one: StorageServiceStub, other: StorageServiceStub) ->
     assert (await watch.read()).generation.id == created.id
     await one.CancelGeneration(pb.CancelGenerationRequest(id=created.id), timeout=60)
     assert (await watch.read()).generation.state == pb.GENERATION_STATE_CANCELLED
+
+
+def test_backup_and_restore_use_the_host_that_allows_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By Postgres's own tools, which would use the first host of the URL: here the standby."""
+    monkeypatch.setenv("PATH", f"{tools_folder()}:{os.environ['PATH']}")
+    with (
+        replicated_pair() as (primary, standby),
+        Database(url_of_all([standby, primary]), busy_timeout_seconds=60.0) as database,
+    ):
+        schema.ensure(database)
+        backup.create_backup(database, tmp_path / "a.dump")
+        assert backup.restore(database, tmp_path / "a.dump") == schema.REVISIONS[-1]
+        assert list(find_violations(database)) == []

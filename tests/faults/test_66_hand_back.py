@@ -152,7 +152,7 @@ async def test_worker_is_killed_after_it_went_on(services: ToneProcesses, undist
     """The third attempt goes on from the checkpoint of the first, and from its samples."""
     generation_id = await start_midway(services)
     assert await services.kill("generation", signal.SIGTERM) == 0
-    await services.start("generation", DGX_MUSIC_FAILPOINT="generation.before_chunk:kill@20")
+    await services.start("generation", DGX_MUSIC_FAILPOINT="generation.before_chunk:kill@4")
     assert await services.running.pop("generation").wait() == -signal.SIGKILL
     await services.start("generation")
     done = await services.wait_until_completed(generation_id)

@@ -41,11 +41,21 @@ class Job:
                 return
         raise AssertionError(b"".join(self._seen).decode())
 
-    async def end(self, number: signal.Signals) -> int | None:
-        """What Slurm does with --signal=B:…: only the script itself gets the signal."""
-        self.process.send_signal(number)
+    async def time_is_up(self) -> int | None:
+        """What Slurm does with --signal=B:USR1@…: the script itself gets the signal. Returns its status."""
+        self.process.send_signal(signal.SIGUSR1)
+        return await self._end()
+
+    async def cancel(self) -> int | None:
+        """What Slurm does on scancel and on preemption: all processes of the job get SIGTERM."""
+        os.killpg(self.process.pid, signal.SIGTERM)
+        return await self._end()
+
+    async def _end(self) -> int | None:
         _, log = await asyncio.wait_for(self.process.communicate(), SECONDS)
         assert b"Traceback" not in log, log.decode()
+        # None was ended by a second signal: each has drained.
+        assert log.count(b'"draining"') == log.count(b'"stopped"') > 0, log.decode()
         return self.process.returncode
 
 
@@ -134,7 +144,7 @@ async def test_services_and_workers(tmp_path: Path) -> None:
         while len(workers) < 2:  # Both claim, and take turns by chance.
             workers |= await generate(slurm, 8)
         # The time of the services is up; they go on as another job, elsewhere.
-        assert await services.end(signal.SIGUSR1) == 0
+        assert await services.time_is_up() == 0
         assert slurm.requests() == [f"requeue {job_id}"]
         services = await submit_services(slurm, job_id + 1)
         await worker.wait_for(b'"stopped"')
@@ -143,13 +153,13 @@ async def test_services_and_workers(tmp_path: Path) -> None:
         while len(again) < 2:
             again |= await generate(slurm, 8)
         assert not again & workers
-        assert await worker.end(signal.SIGUSR1) == 0
+        assert await worker.time_is_up() == 0
         assert slurm.requests()[1:] == ["requeue 77_3"]
         # A worker that can't serve has failed, with its own status.
         worker = await slurm.submit("workers.sbatch", **task, DGX_MUSIC_DEVICES="nonsense")
         assert await worker.process.wait() == 2
         # scancel: what is cancelled is not queued again.
-        assert await services.end(signal.SIGTERM) == 0
+        assert await services.cancel() == 0
         assert len(slurm.requests()) == 2
     for secret in ("service-token", "tls/server.key"):
         assert (slurm.home / secret).stat().st_mode & 0o077 == 0

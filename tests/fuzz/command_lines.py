@@ -43,6 +43,7 @@ COMMANDS = (
     ("files", "cleanup", "--older-than", "TEXT"),
     ("files", "cleanup", "--keep", "TEXT"),
     ("files", "import", "TEXT"),
+    ("files", "url", "TEXT", "--expires", "TEXT"),
     ("files", "tag", "TEXT", "--title", "TEXT"),
     ("config", "set", "TEXT", "TEXT"),
     ("config", "set", "log_level", "TEXT"),

@@ -27,14 +27,14 @@ from tests.soak.schedule import Schedule
 from tests.soak.violation import Violation
 from tests.support.command_line import DGX_MUSIC, environment
 from tests.support.many_hosts import ManyHosts
-from tests.support.postgres import postgres_server, scratch_database
+from tests.support.postgres import postgres_server, url_of
 from tests.support.s3_server import S3Server, s3_server
 
 if TYPE_CHECKING:
     from obstore.store import S3Store
 
 COUNTS = {"storage": 3, "export": 2, "generation": 4, "gateway": 2}
-PREFIX = "music"
+DATABASE, PREFIX = "music", "music"
 PAGE_SIZE = 1000
 CHECK_SECONDS = 600
 SOUND = (export.FILE_CONDITION_INTACT,)
@@ -56,7 +56,8 @@ async def run_on_hosts(
     report, started_at = Report(), time.monotonic()
     with ExitStack() as engines:
         postgres = engines.enter_context(postgres_server())
-        url = engines.enter_context(scratch_database(postgres))
+        postgres.execute(f"CREATE DATABASE {DATABASE}")
+        url = url_of(postgres, DATABASE)
         s3 = engines.enter_context(s3_server())
         bucket = engines.enter_context(s3.bucket())
         library = s3.settings(bucket, prefix=PREFIX)

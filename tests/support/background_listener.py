@@ -15,16 +15,22 @@ class BackgroundListener:
 
     def __init__(self, generation: AsyncGeneration, start_frame: int = 0) -> None:
         self.pcm, self.start_frame = bytearray(), start_frame
-        self._heard = asyncio.Event()
+        self._begun, self._heard = asyncio.Event(), asyncio.Event()
         self._wanted = 0
         self._task = asyncio.create_task(self._listen(generation))
 
     async def _listen(self, generation: AsyncGeneration) -> None:
         async with generation.stream(start_frame=self.start_frame) as stream:
+            self._begun.set()
             async for chunk in stream:
                 self.pcm += chunk.pcm
                 if len(self.pcm) >= self._wanted:
                     self._heard.set()
+
+    async def begin(self) -> None:
+        """Returns when there is audio."""
+        async with asyncio.timeout(60):
+            await self._begun.wait()
 
     async def hear(self, frames: int) -> None:
         """Returns when it has heard so many frames in all."""

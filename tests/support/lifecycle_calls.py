@@ -55,8 +55,8 @@ def _claim(session: Session, worker: str, models: Sequence[str], seconds: float)
 
 
 def _renew(session: Session, key: str, token: str, seconds: float, stage: str | None, progress: float) -> Answer:
-    ends = leases.renew(session, key, token, seconds, GenerationStage(stage) if stage else None, progress)
-    return ends or "cancelled"
+    renewed = leases.renew(session, key, token, seconds, GenerationStage(stage) if stage else None, progress)
+    return "cancelled" if renewed is None else renewed.lease_expires_at
 
 
 def _complete(session: Session, key: str, token: str, path: str, size: int, seconds: float) -> Answer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -36,7 +37,10 @@ async def storage_server(
     """
     environment = {"DGX_MUSIC_DATABASE_URL": url, "DGX_MUSIC_LOG_LEVEL": "warning", **settings}
     process = await asyncio.create_subprocess_exec(
-        *prefix, sys.executable, "-c", PROGRAM, address, env={**os.environ, **environment}
+        *prefix,
+        *(sys.executable, "-c", PROGRAM, address),
+        env={**os.environ, **environment},
+        start_new_session=True,
     )
     try:
         async with connect(address) as channel:
@@ -44,7 +48,7 @@ async def storage_server(
         yield process
     finally:
         with suppress(ProcessLookupError):
-            process.terminate()
+            os.killpg(process.pid, signal.SIGTERM)  # The process may be a prefix that waits for the server: faketime.
         await process.wait()
 
 

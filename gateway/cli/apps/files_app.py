@@ -8,7 +8,19 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli.options import DEFAULT_NAME, AsJson, Id, Limit, MinRating, Search, Yes, confirm, create_console, run
+from gateway.cli.options import (
+    DEFAULT_NAME,
+    AsJson,
+    GlobalOptions,
+    Id,
+    Limit,
+    MinRating,
+    Search,
+    Yes,
+    confirm,
+    create_console,
+    run,
+)
 from gateway.embedded.service_set import LIBRARY
 
 app = typer.Typer(
@@ -79,6 +91,20 @@ def url(
 
     console = create_console(as_json)
     run(lambda session: files.show_url(session, console, generation_id, render_id, expires), console, LIBRARY)
+
+
+@app.command(name="upload-to")
+def upload_to(
+    url: Annotated[str, typer.Argument(metavar="URL", help="The bucket, as s3://bucket or s3://bucket/prefix.")],
+    as_json: AsJson = False,
+) -> None:
+    """Copy all files of the data directory into object storage, and record that they are there. No server may run.
+
+    Can be repeated: files that are there already are not uploaded again.
+    """
+    from gateway.cli.commands.database import library_upload
+
+    library_upload.upload_library(GlobalOptions.data_dir, url).print(create_console(as_json))
 
 
 @app.command()

@@ -6,6 +6,7 @@ import io
 import time
 import urllib.request
 from contextlib import AsyncExitStack
+from datetime import timedelta
 
 import numpy as np
 import pytest
@@ -13,6 +14,12 @@ import soundfile
 
 from dgx_music.audio.v1 import audio_pb2
 from dgx_music.export.v1 import export_pb2
+from export_service.objects import bucket as bucket_module
+from export_service.objects import object_inventory
+from export_service.objects.bucket import Bucket
+from export_service.objects.object_errors import ObjectReplaced
+from export_service.objects.write_check import probe
+from tests.support.certificates import make_credentials
 from tests.support.export_client import (
     RATE_HZ,
     TIMEOUT_SECONDS,
@@ -23,7 +30,9 @@ from tests.support.export_client import (
     raises_rpc_error,
     run_export_service,
 )
+from tests.support.object_storage import library_keys
 from tests.support.pictures import png
+from tests.support.s3_server import OWNER
 
 SAMPLES = music(0.5)
 LIVE, FINAL = audio_pb2.AUDIO_LEVEL_LIVE, audio_pb2.AUDIO_LEVEL_FINAL
@@ -45,10 +54,6 @@ async def services(s3, bucket, tmp_path, monkeypatch):
 @pytest.fixture
 def store(s3, bucket):
     return s3.store(bucket, prefix="music")
-
-
-def keys(store):
-    return {meta["path"] for meta in store.list().collect()}
 
 
 async def content(client, generation_id, start_byte=0, byte_count=0, **ids):
@@ -91,7 +96,7 @@ async def test_the_other_server_has_the_file(services, store):
     generation_id = new_id()
     exported = await a.export(generation_id, SAMPLES)
     assert exported.file_path == f"outputs/{generation_id}/1.wav"
-    assert keys(store) - {"probe"} == {exported.file_path}
+    assert library_keys(store) == {exported.file_path}
     data = await content(b, generation_id)
     assert hashlib.sha256(data).hexdigest() == exported.file_sha256
     assert await content(b, generation_id, 100, 1000) == data[100:1100]
@@ -126,7 +131,7 @@ async def test_renders_and_edits_by_either(services, store):
         (rendered.render_id, export_pb2.FILE_CONDITION_INTACT),
     }
     await a.stub.DeleteFile(export_pb2.DeleteFileRequest(generation_id=generation_id))
-    assert keys(store) <= {"probe"}
+    assert library_keys(store) == set()
     async with raises_rpc_error("NOT_FOUND"):
         await content(b, generation_id)
 
@@ -137,7 +142,7 @@ async def test_a_newer_attempt_replaces_the_file_and_its_renders(services, store
     await a.export(generation_id, SAMPLES)
     old = await render(a, generation_id)
     newer = await b.export(generation_id, music(0.6), attempt=2)
-    assert keys(store) - {"probe"} == {newer.file_path}
+    assert library_keys(store) == {newer.file_path}
     async with raises_rpc_error("NOT_FOUND", "RENDER_NOT_FOUND"):
         await content(a, generation_id, render_id=old.render_id)
     async with raises_rpc_error("ABORTED", "ATTEMPT_SUPERSEDED"):
@@ -145,6 +150,7 @@ async def test_a_newer_attempt_replaces_the_file_and_its_renders(services, store
     assert hashlib.sha256(await content(a, generation_id)).hexdigest() == newer.file_sha256
 
 
+@pytest.mark.slow
 async def test_two_servers_race_on_one_generation(services, store):
     a, b = services
     for _ in range(5):
@@ -155,27 +161,31 @@ async def test_two_servers_race_on_one_generation(services, store):
             await upload.send(*requests)
         first, second = await asyncio.gather(*(upload.finish() for upload in uploads), return_exceptions=True)
         assert not isinstance(second, BaseException), second
-        assert keys(store) - {"probe"} == {second.file_path}
+        assert library_keys(store) == {second.file_path}
         assert hashlib.sha256(await content(a, generation_id)).hexdigest() == second.file_sha256
         if isinstance(first, BaseException):
             assert "superseded" in str(first)
         await b.clear()
 
 
+@pytest.mark.slow
 async def test_two_servers_edit_one_file(services):
     a, b = services
     generation_id = new_id()
     await a.export(generation_id, SAMPLES)
-    for _ in range(5):
-        edits = edit(a, generation_id, title="A"), edit(b, generation_id, genre="B")
+    for number in range(5):
+        texts = f"Title {number}", f"Genre {number}"
+        edits = edit(a, generation_id, title=texts[0]), edit(b, generation_id, genre=texts[1])
         results = await asyncio.gather(*edits, return_exceptions=True)
         done = [one for one in results if not isinstance(one, BaseException)]
         assert done
-        sha256 = hashlib.sha256(await content(a, generation_id)).hexdigest()
-        assert sha256 in {one.file_sha256 for one in done}
-        assert (await verify(a, generation_id, sha256))[0].condition == export_pb2.FILE_CONDITION_INTACT
+        data = await content(a, generation_id)
+        assert hashlib.sha256(data).hexdigest() in {one.file_sha256 for one in done}
+        for text, result in zip(texts, results, strict=True):
+            assert (text.encode() in data) == (result in done), results
 
 
+@pytest.mark.slow
 async def test_lists_and_counts(services):
     a, b = services
     ids = sorted(new_id() for _ in range(3))
@@ -200,6 +210,7 @@ async def test_lists_and_counts(services):
     assert await list_files(a) == []
 
 
+@pytest.mark.slow
 async def test_a_url_for_a_download(services):
     a, b = services
     generation_id = new_id()
@@ -224,11 +235,8 @@ async def test_a_folder_has_no_urls(tmp_path):
         await client.stub.GetDownloadUrl(export_pb2.GetDownloadUrlRequest(generation_id=new_id()))
 
 
+@pytest.mark.slow
 async def test_cleanup_finds_remains(services, store, monkeypatch):
-    from datetime import timedelta
-
-    from export_service.objects import object_inventory
-
     monkeypatch.setattr(object_inventory, "UPLOAD_TIME", timedelta(seconds=-60))
     a, b = services
     generation_id = new_id()
@@ -239,4 +247,90 @@ async def test_cleanup_finds_remains(services, store, monkeypatch):
     assert (await list_files(b))[0].generation_id == generation_id
     results = b.stub.Cleanup(export_pb2.CleanupRequest(orphans=True), timeout=TIMEOUT_SECONDS)
     assert {one.file.file_path async for one in results} >= {orphan}
-    assert keys(store) - {"probe"} == {exported.file_path}
+    assert library_keys(store) == {exported.file_path}
+
+
+@pytest.mark.slow
+async def test_manifests_beside_files(s3, bucket, store, tmp_path, monkeypatch):
+    for name, value in s3.settings(bucket).items():
+        monkeypatch.setenv(name, value)
+    credentials = make_credentials(tmp_path)
+    signing = {"c2pa_certificate": credentials.certificate, "c2pa_private_key": credentials.private_key}
+    generation_id = new_id()
+    async with run_export_service(tmp_path / "a", library_url=f"s3://{bucket}/music", **signing) as client:
+        ogg = output_options("OGG_VORBIS")
+        exported = await client.export(generation_id, SAMPLES, output=ogg)
+        rendered = await render(client, generation_id, "OGG_OPUS")
+        stems = f"outputs/{generation_id}/1", f"renders/{generation_id}/1/{rendered.render_id}"
+
+        def expected(*files):
+            audio = {file.file_path for file in files}
+            pairs = zip(stems, files, strict=True)
+            manifests = {f"{stem}.{file.file_sha256[:16]}.c2pa" for stem, file in pairs}
+            assert manifests == {file.manifest_path for file in files}
+            return audio | manifests
+
+        assert library_keys(store) == expected(exported, rendered.file)
+        before = await content(client, generation_id, manifest=True)
+        assert before == bytes(store.get(f"{stems[0]}.{exported.file_sha256[:16]}.c2pa").bytes())
+        assert await content(client, generation_id, render_id=rendered.render_id, manifest=True) != before
+        edited = await edit(client, generation_id, title="Other")
+        keys = library_keys(store)
+        assert edited.manifest_path in keys
+        assert len(keys) == 4
+        assert not keys & {f"{stems[0]}.{exported.file_sha256[:16]}.c2pa"}
+        assert await content(client, generation_id, manifest=True) != before
+        assert len(await list_files(client)) == 2
+        assert not {path for path in client.files() if ".landing/" in path}
+        await client.stub.DeleteFile(
+            export_pb2.DeleteFileRequest(generation_id=generation_id, render_id=rendered.render_id)
+        )
+        assert {key.partition("/")[0] for key in library_keys(store)} == {"outputs"}
+        newer = await client.export(generation_id, SAMPLES, attempt=2)
+        assert library_keys(store) == {newer.file_path}
+        async with raises_rpc_error("NOT_FOUND", "MANIFEST_NOT_FOUND"):
+            await content(client, generation_id, manifest=True)
+
+
+@pytest.mark.slow
+def test_an_upload_in_parts(s3, bucket, tmp_path, monkeypatch):
+    monkeypatch.setattr(bucket_module, "SINGLE_UPLOAD_BYTES", 1 << 20)
+    monkeypatch.setattr(bucket_module, "PART_BYTES", 5 << 20)
+    for name, value in s3.settings(bucket).items():
+        monkeypatch.setenv(name, value)
+    content = np.random.default_rng(1).bytes(12 << 20)
+    file = tmp_path / "large"
+    file.write_bytes(content)
+    objects = Bucket(f"s3://{bucket}/music")
+    uploaded = objects.upload("large", file, {"sha256": "00", "Content-Type": "audio/wav"})
+    assert uploaded.e_tag.endswith('-3"')
+    assert uploaded.size_bytes == len(content)
+    assert objects.head("large") == (uploaded, {"sha256": "00", "Content-Type": "audio/wav"})
+    assert objects.read_range(uploaded, 4 << 20, 3 << 20) == content[4 << 20 : 7 << 20]
+    replaced = objects.upload("large", file, {"sha256": "01"}, replaced=uploaded.e_tag)
+    with pytest.raises(ObjectReplaced):
+        objects.upload("large", file, {"sha256": "02"}, replaced=uploaded.e_tag)
+    with pytest.raises(ObjectReplaced):
+        objects.read_range(uploaded, 0, 1)
+    assert objects.head("large") == (replaced, objects.head("large")[1])
+
+
+@pytest.mark.slow
+def test_credentials_of_a_file_and_a_public_endpoint(s3, bucket, tmp_path, monkeypatch):
+    for name, value in s3.settings(bucket).items():
+        monkeypatch.setenv(name, value)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    file = tmp_path / "credentials"
+    file.write_text(
+        f"[default]\naws_access_key_id = {OWNER.access_key_id}\naws_secret_access_key = {OWNER.secret_access_key}\n"
+    )
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
+    public = s3.address.replace("127.0.0.1", "localhost")
+    objects = Bucket(f"s3://{bucket}", f"http://{public}")
+    probe(objects)
+    objects.put_bytes("x", b"content")
+    url = objects.sign("x", timedelta(hours=1))
+    assert url.startswith(f"http://{public}/")
+    with urllib.request.urlopen(url) as answer:
+        assert answer.read() == b"content"

@@ -111,6 +111,10 @@ async def reader(tmp_path: Path) -> AsyncIterator[Reader]:
 async def test_every_command_does_what_the_page_says(reader: Reader) -> None:
     responses: dict[str, list[Message]] = {}
     for command in (command for command in page_commands(PAGE) if not command.uses_tls):
+        if command.method == "GetDownloadUrl":  # The library is a folder here.
+            with pytest.raises(AssertionError, match='"code": "failed_precondition"'):
+                await reader.run(command)
+            continue
         responses[command.method] = await reader.run(command)
         if command.method == "Download":
             shutil.copy(reader.folder / "house.wav", reader.folder / "song.wav")

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import urllib.request
 
 import pytest
@@ -46,6 +47,27 @@ def test_every_command_finds_the_files(shell, s3, bucket, tmp_path):
     assert f"generation {made.id}: its file {made.file_path} has changed since it was written" in problems
     store.delete(made.file_path)
     assert "is missing" in shell.run("db", "check", status=1, **settings).stdout
+
+
+def test_an_existing_library_moves_into_a_bucket(shell, s3, bucket, tmp_path):
+    settings = s3.settings(bucket, prefix="music")
+    without_url = {name: value for name, value in settings.items() if name != "DGX_MUSIC_LIBRARY_URL"}
+    [made] = shell.generations("generate", "techno", "--duration", "0.5", "--model", "sketch")
+    shell.run("render", made.id, "--format", "flac", "--output", str(tmp_path / "x.flac"))
+    shell.run("files", "import", str(tmp_path / "x.flac"))
+    folder = {path.name for path in tmp_path.rglob("*-*.*") if path.suffix in (".wav", ".flac")}
+    for uploaded in (3, 0):
+        done = json.loads(shell.run("files", "upload-to", f"s3://{bucket}/music", "--json", **without_url).stdout)
+        assert (done["uploaded"], done["present"]) == (uploaded, 3 - uploaded)
+    assert {path.name for path in tmp_path.rglob("*-*.*") if path.suffix in (".wav", ".flac")} == folder
+    for name in ("outputs", "clips", "renders"):
+        shutil.rmtree(tmp_path / name)
+    shell.run("db", "check", "--files", **settings)
+    listed = [json.loads(line) for line in shell.run("files", "list", "--json", **settings).stdout.splitlines()]
+    assert [one["kind"] for one in listed] == ["FILE_KIND_OUTPUT", "FILE_KIND_CLIP", "FILE_KIND_RENDER"]
+    shell.run("download", made.id, "--output", str(tmp_path / "saved.wav"), **settings)
+    saved = hashlib.sha256((tmp_path / "saved.wav").read_bytes()).hexdigest()
+    assert saved == made.metadata["file_sha256"]
 
 
 def test_doctor_says_what_is_missing(shell, s3, bucket):
