@@ -82,11 +82,6 @@ class Bucket:
             ):
                 yield from map(_stored, chunk)
 
-    def list_folders(self, prefix: str) -> list[str]:
-        """Returns the common beginnings of keys below a prefix, one level deep."""
-        with self._translate("listing objects"):
-            return list(self._client(REQUEST_SECONDS).list_with_delimiter(prefix)["common_prefixes"])
-
     def peek(self, prefix: str) -> list[StoredObject]:
         """Returns the objects below a prefix like `list_objects`, but gives up soon. Not for more than a few."""
         with self._translate("listing objects"):
