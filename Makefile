@@ -91,8 +91,8 @@ test-coverage: ## Run the tests and show the lines of the packages that they do 
 .PHONY: requirements audit sbom
 requirements audit sbom: $(AUDIT_VENV)/.installed
 requirements: ## Pin what the images contain, with hashes, in deploy/requirements
-	@$(PIN) --extra otel --extra postgres --extra tls pyproject.toml --output-file deploy/requirements/services.txt
-	@$(PIN) --extra otel --extra diffusion --extra musicgen pyproject.toml --output-file deploy/requirements/generation.txt
+	@$(PIN) --extra otel --extra postgres --extra s3 --extra tls pyproject.toml --output-file deploy/requirements/services.txt
+	@$(PIN) --extra diffusion --extra musicgen --extra otel --extra tls pyproject.toml --output-file deploy/requirements/generation.txt
 	@$(PIN) deploy/requirements/build.in --output-file deploy/requirements/build.txt
 audit: ## Look for known vulnerabilities in what the images contain (asks PyPI)
 	@for name in build services generation; do \
@@ -122,12 +122,13 @@ format: ## Format code and contracts, and fix what can be fixed automatically
 	@ruff check --quiet --fix $(wildcard $(WRITTEN))
 	@ruff format --quiet $(wildcard $(WRITTEN))
 	@buf format --write protos
-lint: ## Check format and style of code, contracts and compose.yaml
+lint: ## Check format and style of code, contracts, Dockerfile and compose files
 	@ruff format --check $(wildcard $(WRITTEN))
 	@ruff check $(wildcard $(WRITTEN))
 	@buf format --diff --exit-code protos
 	@buf lint
-	@check-jsonschema --builtin-schema vendor.compose-spec compose.yaml
+	@check-jsonschema --builtin-schema vendor.compose-spec compose.yaml $(wildcard deploy/compose*.yaml)
+	@hadolint deploy/Dockerfile
 types: ## Check types
 	@mypy
 quality: lint types ## Check style and types
@@ -158,9 +159,19 @@ bench-gpu: develop ## Measure the engine on this machine's GPU: 5 minutes
 bench-storage: develop ## Measure storage at 1,000 to 1,000,000 generations, on SQLite and Postgres: up to 10 minutes
 	@python -m benchmarks.storage
 
+.PHONY: bench-search
+bench-search: develop ## Measure the search in 1,000,000 prompts, on SQLite and Postgres: 5 minutes
+	@python -m benchmarks.search
+
 .PHONY: bench-gateway
 bench-gateway: develop ## Measure the gateway: calls, streams, an overload minute, 200 listeners: 6 minutes
 	@python -m benchmarks.gateway
+
+.PHONY: bench-fleet
+bench-fleet: develop ## Measure what operations cost on Postgres and S3, and simulate a thousand GPUs with that: 15 minutes
+	@python -m benchmarks.fleet_costs --json build/fleet-costs.json
+	@python -m benchmarks.fleet_small_run
+	@python -m benchmarks.fleet --costs build/fleet-costs.json
 
 .PHONY: bench-endurance
 bench-endurance: develop ## Measure whether a long life costs memory, threads or files: an hour of music, 7 minutes

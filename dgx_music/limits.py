@@ -10,6 +10,10 @@ MIN_DURATION_SECONDS, MAX_DURATION_SECONDS = 0.1, 3600.0
 DEFAULT_DURATION_SECONDS = 16.0
 """Of a generation, or what the model can if that is less."""
 MIN_PRIORITY, MAX_PRIORITY = -10, 10
+MIN_WEIGHT, MAX_WEIGHT = 0.1, 100.0
+"""A client's share of what is generated, in relation to others; 1 unless its token says otherwise."""
+MAX_CHECKPOINT_BYTES = 1 << 20
+"""What a worker has done of a generation that it hands back. An hour of a model with 8 codebooks would need 3 MB."""
 MAX_RATING = 5
 """The minimum is 1; 0 stands for no rating."""
 MAX_BATCH_SIZE = 100

@@ -9,6 +9,8 @@ revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}
 branch_labels = ${repr(branch_labels)}
 depends_on = ${repr(depends_on)}
+min_compatible = ${repr(up_revision)}
+"""The earliest revision whose servers can use this schema: they read and write the columns that they know."""
 
 
 def upgrade() -> None:

@@ -29,6 +29,7 @@ DEFAULT_PORTS = {
     "storage_address": 50052,
     "export_address": 50053,
     "listen": DEFAULT_PORT,
+    "health_listen": 50060,
 }
 """Setting → the port that it usually has."""
 
@@ -94,6 +95,9 @@ class Settings(BaseSettings):
     is the client's host."""
     reflection: bool | None = None
     """Whether to serve gRPC reflection. If unset: on for loopback addresses and Unix sockets, off for all others."""
+    health_listen: str | None = None
+    """Address to serve health alone on, without TLS and tokens, e.g. 0.0.0.0:50060: for Kubernetes's probes, which know
+    no TLS. If unset, health is served at the service's own address only."""
     metrics_port: int | None = Field(default=None, ge=0, le=65535)
     """Port on which Prometheus metrics are served. If unset, there are no metrics."""
     metrics_host: str = "127.0.0.1"

@@ -22,16 +22,17 @@ from storage_service.db.error_translation import RETRY_AFTER_SECONDS, Unwritable
 from storage_service.db.models import Generation
 from storage_service.db.write_probe import write_probe
 from storage_service.domain import leases, lifecycle
-from storage_service.events.changes import get_recorded_changes, set_sender
+from storage_service.events.changes import Change, announce_later, get_recorded_changes
 from storage_service.events.notifier import Notifier
+from storage_service.events.postgres_announcer import PostgresAnnouncer
 from storage_service.events.postgres_listener import listen
+from storage_service.pooler import require_sessions
 
 T = TypeVar("T")
 
 MAX_WAIT_SECONDS = 30.0
 """The longest time that a claim may wait for work."""
 
-POSTGRES_THREADS = 8
 SQLITE_THREADS = 1
 """SQLite has one writer at a time, and a thread that meets a lock sleeps for up to 100 ms between its tries. With one
 thread, none of this process ever meets a lock of its own."""
@@ -45,18 +46,23 @@ class Store:
         self._database = Database(
             settings.resolved_database_url(),
             busy_timeout_seconds=settings.database_timeout_seconds,
-            connections=POSTGRES_THREADS + 1,  # One for the health check.
+            connections=settings.database_connections + 1,  # One for the health check.
         )
-        threads = SQLITE_THREADS if self._database.is_sqlite else POSTGRES_THREADS
+        threads = SQLITE_THREADS if self._database.is_sqlite else settings.database_connections
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="database")
         self._check_thread = HealthThread()
         self._write_error: UnwritableDatabase | None = None
         """The error with which the last write failed; None if the last one succeeded."""
         self.notifier = Notifier()
         self._sender = uuid.uuid4().hex
+        self._announcer = PostgresAnnouncer(self._database.engine, self._sender) if self.is_shared else None
 
     async def open(self) -> None:
-        """Creates the schema of a new database. Raises FailedPrecondition if the schema is of another version."""
+        """Creates the schema of a new database.
+
+        Raises FailedPrecondition if the schema is of another version, or for a pooler that shares sessions.
+        """
+        await self._run_in_thread(lambda: require_sessions(self._database))
         await self._run_in_thread(lambda: schema.ensure(self._database))
 
     @property
@@ -65,13 +71,25 @@ class Store:
         return not self._database.is_sqlite
 
     async def listen(self) -> None:
-        """Notifies waiting calls of the changes by other servers, until it is cancelled."""
-        await listen(self._database.engine, self._sender, self.notifier)
+        """Exchanges changes with other servers, so that those of each wake the calls that wait at any, until it is
+        cancelled."""
+        if self._announcer is None:
+            return
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._announcer.run())
+            group.create_task(listen(self._database.engine, self._sender, self.notifier))
+
+    def _publish(self, changes: list[Change]) -> None:
+        self.notifier.publish(changes)
+        if self._announcer is not None:
+            self._announcer.add(changes)
 
     async def close(self) -> None:
         """Waits for running work to end and closes every connection."""
         await self._check_thread.stop()
         await asyncio.to_thread(self._threads.shutdown)
+        if self._announcer is not None:
+            await self._announcer.stop()
         self._database.dispose()
 
     async def check(self) -> None:
@@ -119,7 +137,7 @@ class Store:
         def run_in_transaction() -> T:
             try:
                 with self._database.write() as session:
-                    set_sender(session, self._sender)
+                    announce_later(session)
                     result = work(session)
             except UnwritableDatabase as error:
                 self._write_error = error
@@ -127,7 +145,7 @@ class Store:
                 raise
             if changes := get_recorded_changes(session):
                 self._write_error = None
-                loop.call_soon_threadsafe(self.notifier.publish, changes)
+                loop.call_soon_threadsafe(self._publish, changes)
             return result
 
         return await self._run_in_thread(run_in_transaction)
@@ -141,8 +159,12 @@ class Store:
         deadline = loop.time() + wait_seconds
         with self.notifier.subscribe_to_work(model_names) as maybe_work:
             while not self.notifier.is_closed:
-                maybe_work.clear()
-                claimed = await self.write(lambda s: leases.claim(s, worker_id, model_names, lease_seconds))
+                woken_for = maybe_work.take()
+                try:
+                    claimed = await self.write(lambda s: leases.claim(s, worker_id, model_names, lease_seconds))
+                except BaseException:
+                    maybe_work.woken_for |= woken_for
+                    raise
                 if claimed is not None:
                     return claimed
                 try:

@@ -33,6 +33,8 @@ class TokenOptions(TypedDict, total=False):
     """Generations that are queued or running at a time."""
     minutes_per_day: float
     """Minutes of audio created per day (UTC)."""
+    weight: float
+    """Share of what is generated while several clients wait, in relation to others: 0.1 to 100. Default: 1."""
 
 
 class AsyncTokens:
@@ -55,6 +57,7 @@ class AsyncTokens:
                 max_queued=options.get("max_queued", 0),
                 minutes_per_day=options.get("minutes_per_day", 0.0),
             ),
+            weight=options.get("weight", 0.0),
         )
         if expires_at := options.get("expires_at"):
             request.expires_at.FromDatetime(expires_at.astimezone(UTC))

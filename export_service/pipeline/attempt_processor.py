@@ -78,6 +78,8 @@ class AttemptProcessor:
         self._measurement: SignalMeter | None = None
         self._analyzer = Analyzer(attempt.sample_rate_hz, spec.tempo_hint_bpm)
         self._stored_frames = 0
+        self._sha256: Any = None
+        """Of all samples, if the attempt goes on with those of another one; else its sender has it."""
         self.result: ExportResult | None = None
 
     def create_spool(self) -> None:
@@ -85,6 +87,17 @@ class AttemptProcessor:
         with translate_disk_errors("opening the spool"):
             self._recording.spool.create()
             self._open_meter()
+
+    def continue_spool(self) -> None:
+        """Goes on with the samples of a suspended attempt. Raises NotFound if they are damaged; they are then no longer
+        kept.
+        """
+        recording, received = self._recording, self._recording.received
+        assert received is not None
+        with translate_disk_errors("opening the spool"):
+            recording.spool.reopen(received.size_bytes)
+        self.measure_received()
+        self._stored_frames = received.frames
 
     def store(self, pcm: bytes, on_stored: Callable[[int, int], None]) -> None:
         """Appends samples to the spool and measures them. `on_stored` is called with the number of frames and bytes
@@ -104,21 +117,42 @@ class AttemptProcessor:
         # Before the measurement, so that listeners do not wait for it.
         on_stored(len(samples), len(pcm))
         self._stored_frames += len(samples)
+        if self._sha256 is not None:
+            self._sha256.update(pcm)
         self._process(samples)
 
     def keep_received(self, pcm_sha256: str) -> str:
-        """Has the samples kept from now on even if the export fails. Returns their SHA-256, as `measure_received`."""
-        recording, attempt = self._recording, self._recording.spec
-        received = ReceivedAudio(
-            attempt.sample_rate_hz, attempt.channels, recording.frames, pcm_sha256, self._spec.header
-        )
+        """Has the samples kept from now on even if the export fails. `pcm_sha256` is that of those which this attempt
+        has sent. Returns that of all, as `measure_received`."""
+        received = self._describe(pcm_sha256, is_complete=True)
         try:
-            recording.spool.describe(received)
-            recording.received = received
+            self._recording.spool.describe(received)
+            self._recording.received = received
         except OSError as error:
             # Not raised: the export may succeed nevertheless.
             log.warning("received_audio_not_kept", error=str(error))
-        return pcm_sha256
+        return received.pcm_sha256
+
+    def keep_suspended(self, pcm_sha256: str) -> ReceivedAudio:
+        """Has the samples so far kept for another attempt."""
+        received = self._describe(pcm_sha256, is_complete=False)
+        failpoint("export.before_suspend")
+        with translate_disk_errors("writing the spool"):
+            self._recording.spool.describe(received)
+        failpoint("export.after_suspend")
+        self._recording.received = received
+        return received
+
+    def _describe(self, pcm_sha256: str, *, is_complete: bool) -> ReceivedAudio:
+        attempt = self._recording.spec
+        return ReceivedAudio(
+            attempt.sample_rate_hz,
+            attempt.channels,
+            self._stored_frames,
+            pcm_sha256 if self._sha256 is None else self._sha256.hexdigest(),
+            self._spec.header,
+            is_complete,
+        )
 
     def measure_received(self) -> str:
         """Measures samples that an earlier attempt received. Raises NotFound if they are damaged; they are then no
@@ -126,7 +160,7 @@ class AttemptProcessor:
         """
         recording, received = self._recording, self._recording.received
         assert received is not None
-        sha256 = hashlib.sha256()
+        self._sha256 = sha256 = hashlib.sha256()
         with translate_disk_errors("reading the spool"):
             self._open_meter()
             if recording.spool.size_bytes() == received.size_bytes:

@@ -16,12 +16,13 @@ from export_service.library.filesystem import mark_used, require_free_space, tra
 from export_service.library.local_libraries import local_libraries
 from export_service.library.store import SPOOL, file_not_found
 from export_service.pipeline.attempt_processor import ExportSpec
+from export_service.pipeline.audio_waiters import AudioWaiters
 from export_service.pipeline.clip_import import Clip, ClipImport, ClipLimits
 from export_service.pipeline.export_session import ExportSession
 from export_service.pipeline.recording_registry import RecordingRegistry, SpoolRetention
 from export_service.streaming.audio_stream import AudioLevel, FinalAudio, LiveAudio
 from export_service.streaming.recording import AttemptSpec, Recording, received_audio_not_found
-from export_service.streaming.spool import LIVE_AUDIO_EXPIRED, SpoolFolder
+from export_service.streaming.spool import LIVE_AUDIO_EXPIRED, ReceivedAudio, SpoolFolder
 from export_service.threads import run_in_thread
 from service_runtime.file_modes import PRIVATE, FileModes
 from service_runtime.health_thread import HealthThread
@@ -51,7 +52,7 @@ class ExportManager:
         self._recordings = RecordingRegistry(self.library, SpoolFolder(data_dir / SPOOL), retention)
         self._check_thread = HealthThread()
         self._data_dir = data_dir
-        self._waiters: dict[str, set[asyncio.Event]] = {}
+        self._waiters = AudioWaiters()
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_draining = False
 
@@ -75,8 +76,8 @@ class ExportManager:
     def drain(self) -> None:
         """Ends the calls that are waiting for audio."""
         self._is_draining = True
-        for generation_id in self._waiters:
-            self._notify_waiters(generation_id)
+        self._recordings.release_listeners()
+        self._waiters.notify_all()
 
     async def stop(self) -> None:
         """Waits for the remaining cleanup. Call it when no export is running any more."""
@@ -97,8 +98,27 @@ class ExportManager:
             if replaced is not None:
                 await self._recordings.remove_spool(replaced)
             await session.open()
-            self._notify_waiters(attempt.generation_id)
+            self._waiters.notify(attempt.generation_id)
             yield session
+
+    @asynccontextmanager
+    async def continue_session(
+        self, attempt: AttemptSpec, spec: ExportSpec, frames: int
+    ) -> AsyncIterator[ExportSession]:
+        """Opens an export that goes on with the `frames` of a suspended attempt, which are kept until it is complete.
+
+        Raises NotFound if there are not just these, and the same errors as `open_session`.
+        """
+        recording = await self._recordings.continue_suspended(attempt, frames)
+        async with self._close_after(ExportSession(recording, spec, self.library), recording) as session:
+            await session.continue_suspended()
+            self._waiters.notify(attempt.generation_id)
+            yield session
+
+    async def find_suspended(self, generation_id: str, attempt: int) -> ReceivedAudio | None:
+        """Returns the samples to go on with; None if all are there. Raises NotFound if none are."""
+        received = (await self._recordings.find_received(generation_id, attempt)).received
+        return None if received is None or received.is_complete else received
 
     @asynccontextmanager
     async def resume_session(
@@ -118,7 +138,7 @@ class ExportManager:
             raise received_audio_not_found(generation_id, f"its header can't be used any more ({error})") from error
         recording = self._recordings.resume(previous, attempt)
         async with self._close_after(ExportSession(recording, spec, self.library), recording) as session:
-            self._notify_waiters(generation_id)
+            self._waiters.notify(generation_id)
             yield session
 
     @asynccontextmanager
@@ -134,10 +154,8 @@ class ExportManager:
 
         Raises NotFound if there is still none after `wait_seconds`.
         """
-        available = asyncio.Event()
-        self._waiters.setdefault(generation_id, set()).add(available)
         deadline = asyncio.get_running_loop().time() + wait_seconds
-        try:
+        with self._waiters.wait_for(generation_id) as available:
             while True:
                 available.clear()
                 audio = await self._find_audio(generation_id, level)
@@ -153,10 +171,6 @@ class ExportManager:
                         await available.wait()
                 except TimeoutError:
                     raise _audio_not_found(generation_id, f"none became available in {wait_seconds:g} s") from None
-        finally:
-            self._waiters[generation_id].discard(available)
-            if not self._waiters[generation_id]:
-                del self._waiters[generation_id]
 
     async def open_render_audio(self, generation_id: str, render_id: str) -> FinalAudio:
         """Returns the audio of a render. Raises NotFound."""
@@ -211,7 +225,7 @@ class ExportManager:
     def raise_if_exporting(self, generation_id: str) -> None:
         """Raises FailedPrecondition while the generation is being exported."""
         recording = self._recordings.get(generation_id)
-        if recording is not None and recording.is_in_progress:
+        if recording is not None and recording.is_in_progress and not recording.closed.is_set():
             raise FailedPrecondition(
                 f"generation {generation_id} is being exported; cancel it, or wait until it is finished",
                 reason="EXPORT_IN_PROGRESS",
@@ -253,7 +267,7 @@ class ExportManager:
         await session.close()
         await self._recordings.close(recording)
         if recording.is_completed:
-            self._notify_waiters(recording.spec.generation_id)
+            self._waiters.notify(recording.spec.generation_id)
 
     async def _find_audio(self, generation_id: str, level: AudioLevel) -> LiveAudio | FinalAudio | None:
         recording = self._recordings.get(generation_id)
@@ -273,10 +287,6 @@ class ExportManager:
                 raise NotFound("live audio", generation_id, LIVE_AUDIO_EXPIRED)
             with suppress(NotFound):  # It was deleted meanwhile, or replaced by one of another format.
                 return await FinalAudio.open(generation_id, path)
-
-    def _notify_waiters(self, generation_id: str) -> None:
-        for available in self._waiters.get(generation_id, ()):
-            available.set()
 
     def _create_task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)

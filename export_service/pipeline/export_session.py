@@ -14,7 +14,7 @@ from dgx_music.errors import DataLoss, InvalidArgument, ServiceError
 from export_service.library.audio_library import AudioLibrary
 from export_service.pipeline.attempt_processor import AttemptProcessor, ExportResult, ExportSpec
 from export_service.streaming.recording import Recording, broke_off_error
-from export_service.streaming.spool import BYTES_PER_SAMPLE
+from export_service.streaming.spool import BYTES_PER_SAMPLE, ReceivedAudio
 from service_runtime.observability.logging import get_logger
 
 log = get_logger(__name__)
@@ -53,6 +53,11 @@ class ExportSession:
         await self._run_on_worker(self._processor.create_spool)
         self._recording.is_readable = True
 
+    async def continue_suspended(self) -> None:
+        """Goes on with the samples of a suspended attempt. Raises NotFound if they are damaged."""
+        await self._run_on_worker(self._processor.continue_spool)
+        self._received_frames = self._recording.frames
+
     async def write(self, pcm: bytes) -> None:
         """Takes whole frames of little-endian float32. Waits while the worker is behind.
 
@@ -88,6 +93,18 @@ class ExportSession:
         recording.mark_fully_received()
         return await self._complete(partial(self._processor.keep_received, pcm_sha256))
 
+    async def suspend(self, pcm_sha256: str) -> ReceivedAudio:
+        """Keeps all samples written so far for another attempt, and has listeners wait for it. Raises the same errors
+        as `write`.
+        """
+        if self._store_task is not None:
+            await asyncio.shield(self._store_task)
+        if not self._recording.frames:
+            raise InvalidArgument("chunk", "the stream has no samples; send at least one frame, or cancel the call")
+        received = await self._run_on_worker(partial(self._processor.keep_suspended, pcm_sha256))
+        self._recording.is_suspended = True
+        return received
+
     async def resume(self) -> ExportResult:
         """Does the same with the samples that an earlier attempt received. Raises NotFound if they are damaged."""
         return await self._complete(self._processor.measure_received)
@@ -113,7 +130,8 @@ class ExportSession:
         recording, attempt = self._recording, self._recording.spec
         if self._store_task is not None:
             await asyncio.gather(self._store_task, return_exceptions=True)
-        recording.abort(broke_off_error(attempt))
+        if not recording.is_suspended:
+            recording.abort(broke_off_error(attempt))
         try:
             await self._run_on_worker(self._processor.clean_up)
         except OSError as error:

@@ -16,6 +16,7 @@ from export_service.library.store import read_audio_properties
 from export_service.streaming.recording import (
     AttemptSpec,
     Recording,
+    broke_off_error,
     received_audio_not_found,
     superseded_error,
 )
@@ -82,7 +83,8 @@ class RecordingRegistry:
         return recording, previous if previous is not None and previous.closed.is_set() else None
 
     async def find_received(self, generation_id: str, attempt: int) -> Recording:
-        """Returns the recording of an earlier attempt, with all samples; aborts it first if it is still in progress.
+        """Returns the recording of an earlier attempt, with all samples or those of a suspended one; aborts it first if
+        it is still in progress.
 
         Raises NotFound if there is none, and the same errors as `register`.
         """
@@ -94,6 +96,21 @@ class RecordingRegistry:
         if previous is None or previous.received is None:
             raise received_audio_not_found(generation_id, "no attempt was received completely, or it is no longer kept")
         return previous
+
+    async def continue_suspended(self, attempt: AttemptSpec, frames: int) -> Recording:
+        """Returns the recording of a new attempt, which appends to the `frames` of a suspended one.
+
+        Raises NotFound if there are not just these, and the same errors as `register`.
+        """
+        previous = await self.find_received(attempt.generation_id, attempt.attempt)
+        received = previous.received
+        assert received is not None
+        found = received.frames, received.sample_rate_hz, received.channels, received.is_complete
+        if found != (frames, attempt.sample_rate_hz, attempt.channels, False):
+            raise received_audio_not_found(attempt.generation_id, "the samples kept are others")
+        self._forget(previous)
+        recording = self._recordings[attempt.generation_id] = previous.continue_as(attempt)
+        return recording
 
     def resume(self, previous: Recording, attempt: int) -> Recording:
         """Returns the recording of a new attempt, which takes over the samples that `find_received` has returned."""
@@ -125,6 +142,7 @@ class RecordingRegistry:
         recording = self._recordings.get(generation_id)
         if recording is None or not recording.closed.is_set():
             return False
+        self._end_suspended(recording)
         self._forget(recording)
         await run_in_thread(recording.spool.remove)
         return True
@@ -162,7 +180,19 @@ class RecordingRegistry:
         timer = asyncio.get_running_loop().call_later(keep - age_seconds, self._expire, recording)
         self._expiry_timers[recording.spec.generation_id] = timer
 
+    def release_listeners(self) -> None:
+        """Ends the calls of all listeners who wait for the next attempt: it will not come before the service stops."""
+        for recording in self._recordings.values():
+            self._end_suspended(recording)
+
+    @staticmethod
+    def _end_suspended(recording: Recording) -> None:
+        """Ends the calls of the listeners who wait for the next attempt."""
+        if recording.is_suspended:
+            recording.abort(broke_off_error(recording.spec))
+
     def _expire(self, recording: Recording) -> None:
+        self._end_suspended(recording)
         self._forget(recording)
         task = asyncio.create_task(self.remove_spool(recording))
         self._removals.add(task)
@@ -200,10 +230,16 @@ class RecordingRegistry:
         if is_failed and self._library.find_attempt(stored.generation_id) < stored.attempt:
             assert received is not None
             spec = AttemptSpec(
-                stored.generation_id, stored.attempt, received.sample_rate_hz, received.channels, received.frames
+                stored.generation_id,
+                stored.attempt,
+                received.sample_rate_hz,
+                received.channels,
+                received.frames if received.is_complete else 0,
             )
-            is_kept = stored.age_seconds <= self._retention.failed_seconds
-            return Recording.restore_failed(spec, spool, received) if is_kept else None
+            if stored.age_seconds > self._retention.failed_seconds:
+                return None
+            restore = Recording.restore_failed if received.is_complete else Recording.restore_suspended
+            return restore(spec, spool, received)
         path = self._library.find(stored.generation_id)
         if path is None or stored.age_seconds > self._retention.completed_seconds:
             return None

@@ -31,6 +31,7 @@ from export_service.rpc.upload_stream import UploadStream, read_file_data
 from export_service.streaming.audio_stream import FinalAudio, LiveAudio
 from export_service.streaming.converted_audio import convert_audio
 from export_service.streaming.download import Download
+from export_service.streaming.spool import ReceivedAudio
 from export_service.threads import run_in_thread
 from service_runtime.observability.logging import get_logger
 from service_runtime.rpc.output_converters import output_options_from_proto
@@ -65,9 +66,16 @@ class ExportServicer(export_pb2_grpc.ExportServiceServicer):
         header = await upload.read_header()
         attempt, spec = converters.to_attempt_spec(header.audio, "header.audio"), self._to_spec(header)
         bind_contextvars(generation_id=attempt.generation_id, attempt=attempt.attempt)
-        async with self._manager.open_session(attempt, spec) as session:
+        if header.resume_frames:
+            opened = self._manager.continue_session(attempt, spec, header.resume_frames)
+        else:
+            opened = self._manager.open_session(attempt, spec)
+        async with opened as session:
             await self._tell_address(context)
             result = await session.run_until_aborted(_receive(upload, session))
+        if isinstance(result, ReceivedAudio):
+            log.info("suspended", frames=result.frames)
+            return export_pb2.ExportResponse(frames=result.frames, pcm_sha256=result.pcm_sha256)
         return self._from_result(result)
 
     async def ResumeExport(
@@ -82,6 +90,13 @@ class ExportServicer(export_pb2_grpc.ExportServiceServicer):
             return self._to_spec(header)
 
         bind_contextvars(attempt=attempt)
+        if (suspended := await self._manager.find_suspended(generation_id, attempt)) is not None:
+            await self._tell_address(context)
+            return export_pb2.ResumeExportResponse(
+                header=export_converters.header_from_json(suspended.header),
+                suspended_frames=suspended.frames,
+                suspended_sha256=suspended.pcm_sha256,
+            )
         async with self._manager.resume_session(generation_id, attempt, build_spec) as session:
             await self._tell_address(context)
             result = await session.run_until_aborted(session.resume())
@@ -254,9 +269,11 @@ class ExportServicer(export_pb2_grpc.ExportServiceServicer):
                 yield library_converters.from_cleanup_result(result, self._manager.library.relative_path)
 
 
-async def _receive(upload: UploadStream, session: ExportSession) -> ExportResult:
+async def _receive(upload: UploadStream, session: ExportSession) -> ExportResult | ReceivedAudio:
     with phase("upload"):
         async with aclosing(upload.read_pcm()) as blocks:
             async for pcm in blocks:
                 await session.write(pcm)
+    if upload.is_suspended:
+        return await session.suspend(upload.sha256)
     return await session.finish(upload.sha256)

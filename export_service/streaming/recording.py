@@ -34,7 +34,9 @@ class Recording:
         self.is_fully_received = False
         """All samples have arrived, in the expected number."""
         self.received: ReceivedAudio | None = None
-        """The samples have all arrived and are kept in the spool, even if the attempt fails."""
+        """Samples that are kept in the spool even if the attempt fails: all, or those of a suspended attempt."""
+        self.is_suspended = False
+        """The attempt was handed back. The next one goes on with these samples; listeners wait for it."""
         self.is_completed = False
         """The mastered file is in the library."""
         self.abort_error: ServiceError | None = None
@@ -62,11 +64,31 @@ class Recording:
         return recording
 
     @classmethod
+    def restore_suspended(cls, spec: AttemptSpec, spool: Spool, received: ReceivedAudio) -> Recording:
+        """Returns the recording of a suspended attempt, with the samples that it has received."""
+        recording = cls(spec, spool)
+        recording.frames, recording.received = received.frames, received
+        recording.is_readable = recording.is_suspended = True
+        recording.closed.set()
+        return recording
+
+    @classmethod
     def resume(cls, previous: Recording, attempt: int) -> Recording:
         """Returns the recording of a newer attempt that takes over the spool of `previous`, which must have one."""
         recording = cls(replace(previous.spec, attempt=attempt), previous.spool)
         recording.frames, recording.received = previous.frames, previous.received
         recording.is_readable = recording.is_fully_received = True
+        return recording
+
+    def continue_as(self, spec: AttemptSpec) -> Recording:
+        """Returns the recording of an attempt that appends to the samples of this suspended one: this one, so that its
+        listeners notice nothing, unless it was aborted."""
+        assert self.received is not None
+        recording = self
+        if self.abort_error is not None:
+            recording = Recording.restore_suspended(spec, self.spool, self.received)
+        recording.spec, recording.is_suspended = spec, False
+        recording.closed = asyncio.Event()
         return recording
 
     @property

@@ -2,7 +2,8 @@
 
 The file is named `<generation id>.<attempt>.pcm.part` until the mastered file is in the library, and then `.pcm`. Once
 all samples have arrived, `<generation id>.<attempt>.json` describes them, so that a failed export can be resumed, by
-this process or the next one. It is removed when the mastered file is in the library, unless that was converted.
+this process or the next one; likewise the samples of an attempt that was suspended. It is removed when the mastered
+file is in the library, unless that was converted.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ LIVE_AUDIO_EXPIRED = "it is no longer kept; request the finished file with level
 
 @dataclass(frozen=True)
 class ReceivedAudio:
-    """Describes samples that have arrived completely. Its JSON lies beside the spool, so the field names are part of a
-    format on disk.
+    """Describes samples that have arrived. Its JSON lies beside the spool, so the field names are part of a format on
+    disk.
     """
 
     sample_rate_hz: int
@@ -47,6 +48,8 @@ class ReceivedAudio:
     pcm_sha256: str
     header: Mapping[str, Any]
     """The header with which the samples were sent, as JSON. The domain does not read it."""
+    is_complete: bool = True
+    """Whether these are all samples. If not, the attempt was suspended, and another one can append the rest."""
 
     @property
     def size_bytes(self) -> int:
@@ -94,7 +97,11 @@ class SpoolFolder:
     def _is_complete(self, part: Path) -> bool:
         name = STORED_NAME.fullmatch(part.name)
         received = self.spool(name[1], int(name[2])).read_received() if name else None
-        return received is not None and part.lstat().st_size == received.size_bytes
+        if received is None:
+            return False
+        size = part.lstat().st_size
+        # An attempt that went on from suspended samples may have appended to them before it ended.
+        return size == received.size_bytes or (size > received.size_bytes and not received.is_complete)
 
     def iter_stored(self) -> Iterator[StoredSpool]:
         """Yields the spools whose samples have all arrived, except those that can't be read."""
@@ -128,6 +135,15 @@ class Spool:
         self._path.unlink(missing_ok=True)
         self._file = open(self._part, "xb", buffering=0, opener=open_private)  # noqa: SIM115
 
+    def reopen(self, size_bytes: int) -> None:
+        """Opens the file of a suspended attempt for appending after its first `size_bytes`. Raises NotFound if it no
+        longer exists."""
+        try:
+            self._file = open(self._part, "ab", buffering=0)  # noqa: SIM115
+        except FileNotFoundError:
+            raise NotFound("live audio", self._path.name, LIVE_AUDIO_EXPIRED) from None
+        self._file.truncate(size_bytes)
+
     def append(self, pcm: bytes) -> None:
         """Appends samples, which readers see at once. Raises OSError."""
         assert self._file is not None
@@ -136,7 +152,7 @@ class Spool:
             view = view[self._file.write(view) :]
 
     def describe(self, received: ReceivedAudio) -> None:
-        """Records that all samples have arrived. They are not synced: whoever resumes checks their hash."""
+        """Records which samples have arrived. They are not synced: whoever resumes checks their hash."""
         part = self._description.with_name(self._description.name + ".part")
         try:
             part.unlink(missing_ok=True)

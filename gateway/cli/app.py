@@ -18,6 +18,7 @@ from gateway.cli.apps import (
     listening_app,
     models_app,
     protocol_app,
+    ray_app,
     service_app,
     tls_app,
     token_app,
@@ -44,6 +45,7 @@ app.add_typer(files_app.app, name="files")
 app.add_typer(db_app.app, name="db")
 app.add_typer(tls_app.app, name="tls")
 app.add_typer(token_app.app, name="token")
+app.add_typer(ray_app.app, name="ray")
 app.add_typer(config_app.app, name="config")
 app.add_typer(completion_app.app, name="completion")
 

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from dgx_music.errors import ServiceError
 from generation_service.engine.failures import format_error, free_tensors, invalid_output_error, to_service_error
+from generation_service.engine.model_cache import HasExecution
 from generation_service.engine.scheduler import STEPS_AHEAD, choose_newcomers
 from generation_service.engine.sequence import Sequence
 from generation_service.engine.shared_state import LoopCalls, SharedState
-from generation_service.models.base import FloatArray, QueuesPrefill, ReportsProgress
+from generation_service.engine.suspension.sealed_checkpoint import (
+    GenerationSuspended,
+    open_checkpoint,
+    seal_checkpoint,
+)
+from generation_service.models.base import FloatArray, QueuesPrefill, ReportsProgress, SavesCheckpoints
 from generation_service.models.device_errors import is_fatal
+from generation_service.models.execution import ModelExecution
 from service_runtime.observability.logging import get_logger
 
 log = get_logger(__name__)
@@ -42,7 +50,12 @@ class BatchRunner:
         model = self._shared.models.get(sequence.info)
         self.call_started_at = self._shared.clock()
         try:
-            sequence.state = model.prefill(sequence.parameters)
+            parameters, execution = sequence.parameters, self._execution_of(model)
+            payload = open_checkpoint(parameters.checkpoint, sequence.info, execution, parameters)
+            if parameters.checkpoint:
+                parameters = replace(parameters, checkpoint=payload)
+            sequence.state = model.prefill(parameters)
+            sequence.is_resumed = bool(payload) and isinstance(model, SavesCheckpoints)
         finally:
             self.call_started_at = None
         sequence.model_progress = sequence.state.progress if isinstance(sequence.state, ReportsProgress) else None
@@ -169,6 +182,31 @@ class BatchRunner:
         self.release(sequence)
         sequence.timings.ended_at = self._shared.clock()
         self._calls.add(sequence.sink.on_finished, error)
+
+    def suspend(self, sequence: Sequence) -> None:
+        """Ends a request that the scheduler has removed, with a checkpoint of what was done."""
+        checkpoint, state = sequence.parameters.checkpoint, sequence.state
+        try:
+            if state is not None:
+                checkpoint = self._save_checkpoint(sequence) or checkpoint
+        except Exception as error:  # It starts at the beginning, or where it did this time.
+            if is_fatal(error):
+                raise
+            log.error("checkpoint_failed", model=sequence.info.name, exc_info=error)
+        self.release(sequence)
+        sequence.timings.ended_at = self._shared.clock()
+        self._calls.add(sequence.sink.on_finished, GenerationSuspended(checkpoint))
+
+    def _save_checkpoint(self, sequence: Sequence) -> bytes:
+        model = self._shared.models.get(sequence.info)
+        if not isinstance(model, SavesCheckpoints):
+            return b""
+        payload = model.save_checkpoint(sequence.state)
+        return seal_checkpoint(payload, sequence.info, self._execution_of(model), sequence.parameters)
+
+    @staticmethod
+    def _execution_of(model: object) -> ModelExecution | None:
+        return model.execution() if isinstance(model, HasExecution) else None
 
     def release(self, sequence: Sequence) -> None:
         """Frees the state of a sequence, if it has one."""

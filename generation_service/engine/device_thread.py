@@ -117,16 +117,18 @@ class DeviceThread:
             with self._shared.lock:
                 if self._failure is not None:
                     raise self._failure
-                cancelled = self._scheduler.remove_cancelled()
+                cancelled, suspended = self._scheduler.remove_cancelled(), self._scheduler.remove_suspending()
                 self._end_late_requests()
                 task = self._tasks.popleft() if self._tasks and not self._is_stopping else None
-                if not cancelled and task is None:
+                if not cancelled and not suspended and task is None:
                     if self._is_stopping or self._scheduler.has_work:
                         return not self._is_stopping
                     self._calls.send()
                     self._shared.device_work.wait(self._seconds_to_deadline_check())
             for sequence in cancelled:
                 self._runner.release(sequence)
+            for sequence in suspended:
+                self._runner.suspend(sequence)
             if task is not None and (error := task.run()) and is_fatal(error):
                 raise error
 

@@ -29,9 +29,10 @@ _MAX_OUTDATED = 64
 class FairQueue:
     """Start-time fair queueing over clients; within a client, first come, first served.
 
-    Each client gets the same share of the audio that is generated, whatever it has queued: a request costs its seconds
-    of audio, and the client that has been given the least is served next. A client that was away does not save up its
-    share. Source: Goyal, Vin, Cheng, "Start-time Fair Queueing", SIGCOMM 1996, section 2, with equal weights.
+    Each client gets a share of the audio that is generated in proportion to its weight, whatever it has queued: a
+    request costs its seconds of audio divided by the weight, and the client that has been given the least is served
+    next. A client that was away does not save up its share. Source: Goyal, Vin, Cheng, "Start-time Fair Queueing",
+    SIGCOMM 1996, section 2.
     """
 
     def __init__(self) -> None:
@@ -66,7 +67,7 @@ class FairQueue:
                 heapq.heappop(heads)
                 continue
             yield sequence
-            heapq.heapreplace(heads, (start + sequence.audio_seconds, number, version, client))
+            heapq.heapreplace(heads, (start + sequence.cost, number, version, client))
 
     def unordered(self) -> list[Sequence]:
         """Returns all requests in no particular order, which is much faster for many clients."""
@@ -80,7 +81,7 @@ class FairQueue:
     def push_front(self, sequence: Sequence) -> None:
         """Returns a request that was taken, as its client's next, and what it has cost."""
         client = self._add(sequence, self._finish.get(sequence.client, self._virtual_time), is_first=True)
-        self._set_start(client, client.start - sequence.audio_seconds)
+        self._set_start(client, client.start - sequence.cost)
         self._finish[sequence.client] = client.start
         client.requests.appendleft(sequence)
 
@@ -88,7 +89,7 @@ class FairQueue:
         """Removes a waiting request to serve it, at its client's expense."""
         client = self._clients[sequence.client]
         self._virtual_time = max(self._virtual_time, client.start)
-        self._set_start(client, client.start + sequence.audio_seconds)
+        self._set_start(client, client.start + sequence.cost)
         self._finish[sequence.client] = client.start
         self.remove(sequence)
         if not self._clients:  # Nobody is short of anything, so the shares of the past no longer matter.

@@ -22,6 +22,9 @@ class EngineControl(Protocol):
     def cancel(self, sequence: Sequence) -> None:
         """Cancels the request."""
 
+    def suspend(self, sequence: Sequence) -> None:
+        """Has the request end with `GenerationSuspended`."""
+
 
 class GenerationHandle:
     """The audio of one request: an async iterator over float32 blocks [n, channels], for one reader on the event loop.
@@ -83,6 +86,17 @@ class GenerationHandle:
         if self._is_finished:
             action(self._error)
 
+    @property
+    def is_resumed(self) -> bool:
+        """Whether the request goes on from its checkpoint: it first yields what it has yielded before once more. Known
+        once the request has started."""
+        return self.sequence.is_resumed
+
+    @property
+    def is_started(self) -> bool:
+        """Whether the prompt is encoded and `metadata` is known."""
+        return self._is_started
+
     async def wait_until_started(self) -> None:
         """Returns once the prompt is encoded and `metadata` is known. Raises the error that ended the request before
         that, if there is one."""
@@ -129,6 +143,12 @@ class GenerationHandle:
             self.on_finished(error or Aborted("the generation was cancelled", reason="GENERATION_CANCELLED"))
         elif self._blocks:
             self._blocks.clear()
+
+    def suspend(self) -> None:
+        """Stops the request at the next step. What was generated before can still be read; then the reader gets
+        `GenerationSuspended`, with what the request can go on from. Does nothing after the end."""
+        if not self._is_finished:
+            self._engine.suspend(self.sequence)
 
     def on_started(self, metadata: Mapping[str, MetadataValue], sections: tuple[Section, ...]) -> None:
         self.metadata, self.sections = metadata, sections

@@ -39,7 +39,7 @@ class Scheduler:
         self.max_waiting = max_waiting
         self._waiting = FairQueue()
         self._running: list[Sequence] = []
-        self._has_cancelled = False
+        self._has_cancelled = self._has_suspending = False
         self._deadlines: dict[Sequence, float] = {}
         """Waiting request → its deadline."""
         self._rejected_frames: dict[ModelInfo, int] = {}
@@ -191,6 +191,24 @@ class Scheduler:
             self._running = [sequence for sequence in self._running if not sequence.is_cancelled]
             self._rejected_frames.clear()
         return cancelled
+
+    def suspend(self, sequence: Sequence) -> None:
+        """Marks a request for `remove_suspending`, wherever it is."""
+        sequence.is_suspending = self._has_suspending = True
+
+    def remove_suspending(self) -> list[Sequence]:
+        """Removes the requests to be suspended from the batch and the queue. Returns them; the caller releases their
+        states."""
+        if not self._has_suspending:
+            return []
+        self._has_suspending = False
+        suspending = [each for each in self.sequences if each.is_suspending and not each.is_cancelled]
+        for sequence in suspending:
+            if sequence.is_waiting:
+                self.discard(sequence)
+            else:
+                self.finish(sequence)
+        return suspending
 
     def finish(self, sequence: Sequence) -> None:
         """Removes a completed or failed sequence from the batch."""

@@ -53,8 +53,8 @@ class ResultSink(Protocol):
 class Sequence:
     """A request that is waiting or running, and its state.
 
-    `frames_buffered`, `is_cancelled` and, while the request waits, `prompt` are shared by threads and guarded by the
-    engine's lock; every other field that changes belongs to the device thread.
+    `frames_buffered`, `is_cancelled`, `is_suspending` and, while the request waits, `prompt` are shared by threads and
+    guarded by the engine's lock; every other field that changes belongs to the device thread.
     """
 
     info: ModelInfo
@@ -64,6 +64,8 @@ class Sequence:
     sink: ResultSink = field(repr=False)
     client: str = ""
     """Who submitted the request. Waiting clients are served in turn."""
+    weight: float = 1.0
+    """The client's share of what is generated, in relation to others."""
     deadline: float | None = None
     """When all audio must have been generated, by the engine's clock; None if there is no deadline."""
     timings: Timings = field(default_factory=Timings, repr=False)
@@ -88,6 +90,10 @@ class Sequence:
     """Frames delivered that the reader has not consumed yet."""
     is_waiting: bool = False
     is_cancelled: bool = False
+    is_suspending: bool = False
+    """Whether it is to leave the queue or the batch with a checkpoint."""
+    is_resumed: bool = False
+    """Whether its model goes on from a checkpoint."""
     times_overtaken: int = 0
     """How many requests were admitted before this one while it waited for memory."""
     group: int = 0
@@ -113,6 +119,11 @@ class Sequence:
     def audio_seconds(self) -> float:
         """Seconds of audio requested."""
         return self.parameters.frames / self.info.sample_rate_hz
+
+    @property
+    def cost(self) -> float:
+        """What it costs its client in a fair queue: its seconds of audio, by the client's weight."""
+        return self.audio_seconds / self.weight
 
     @property
     def seconds_remaining(self) -> float:

@@ -11,8 +11,8 @@ All calls but `encode_prompts` come from the engine's device thread, so an imple
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol, TypeVar, runtime_checkable
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -141,6 +141,9 @@ class GenerationParameters:
     lyrics: str = ""
     steps: int = 0
     """The number of denoising steps of a diffusion model; 0 for its default."""
+    checkpoint: bytes = field(default=b"", repr=False)
+    """What a model that `SavesCheckpoints` returned for the same request. The samples are the same with it, from the
+    first on; only the time differs."""
 
 
 class TooLarge(ResourceExhausted):
@@ -219,6 +222,16 @@ class ReportsProgress(Protocol):
     def progress(self) -> float:
         """The fraction of its work that is done, 0 to 1. A step that increases it is no sign of a hang, even if it
         yields no audio."""
+        ...
+
+
+@runtime_checkable
+class SavesCheckpoints(Protocol):
+    """A model whose requests can be stopped, and later go on from where they were, in this or another process."""
+
+    def save_checkpoint(self, state: Any) -> bytes:
+        """Returns what `prefill` needs in the request's parameters to go on; empty to start at the beginning. The next
+        steps then yield the samples so far once more, in much less time than it took to generate them."""
         ...
 
 

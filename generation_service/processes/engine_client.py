@@ -27,6 +27,8 @@ class RequestOrigin:
     """UUID of the generation; empty for one that is in no database."""
     client: str = ""
     """Who has submitted it. Waiting clients are served in turn."""
+    weight: float = 1.0
+    """The client's share of what is generated, in relation to others."""
     deadline: float | None = None
     """When all audio must have been generated, by the monotonic clock, which all processes of a machine share; None if
     there is no deadline."""

@@ -9,7 +9,6 @@ lost.
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import os
 import signal
 import socket
@@ -23,6 +22,7 @@ from dgx_music.errors import ServiceError, Unavailable
 from generation_service.config import GenerationSettings
 from generation_service.engine.engine import Engine
 from generation_service.engine.request_handle import GenerationHandle
+from generation_service.engine.suspension.sealed_checkpoint import GenerationSuspended
 from generation_service.models.catalog import ModelCatalog
 from generation_service.models.discovery import find_installed_models
 from generation_service.processes import messages
@@ -31,15 +31,13 @@ from generation_service.processes.messages import ErrorData
 from service_runtime.failpoints import failpoint
 from service_runtime.file_modes import limit_umask
 from service_runtime.observability.logging import configure_logging, get_logger
-from service_runtime.supervision import UnrecoverableError
+from service_runtime.supervision import UnrecoverableError, end_with_parent
 
 log = get_logger(__name__)
 
 REPORT_PERIOD_SECONDS = 0.5
 DEVICE_LOST_STATUS, PARENT_ENDED_STATUS = 3, 4
 """Exit statuses."""
-_PR_SET_PDEATHSIG = 1
-"""https://man7.org/linux/man-pages/man2/PR_SET_PDEATHSIG.2const.html"""
 
 BuildCatalog = Callable[[GenerationSettings, float], ModelCatalog]
 """The settings, and the memory bandwidth as in `messages.Configure` → the models."""
@@ -137,6 +135,9 @@ class EngineHost:
                         handle.cancel()
                     elif number in self._request_tasks:
                         self._request_tasks[number].cancel()
+                case messages.Suspend(number):
+                    if (handle := self._handles.get(number)) is not None:
+                        handle.suspend()
                 case messages.Load(call_id, name):
                     self._spawn(self._answer(call_id, self._load(name)))
                 case messages.Unload(call_id, name):
@@ -152,6 +153,7 @@ class EngineHost:
         bind_contextvars(**request.log_fields)
         handle: GenerationHandle | None = None
         error: ErrorData | None = None
+        checkpoint: bytes | None = None
         try:
             info = await self._catalog.describe(request.model)
             origin = request.origin
@@ -159,14 +161,21 @@ class EngineHost:
                 info,
                 request.parameters,
                 client=origin.client,
+                weight=origin.weight,
                 deadline=origin.deadline,
             )
             self._stream.send(messages.Accepted(number))
             await handle.wait_until_started()
-            self._stream.send(messages.Started(number, dict(handle.metadata), handle.sections, handle.sequence.timings))
+            self._stream.send(
+                messages.Started(
+                    number, dict(handle.metadata), handle.sections, handle.sequence.timings, handle.is_resumed
+                )
+            )
             while (block := await handle.next_block()) is not None:
                 failpoint("engine.before_block")
                 self._stream.send(messages.Block(number, block))
+        except GenerationSuspended as suspended:
+            checkpoint = suspended.checkpoint
         except Exception as failure:
             if not isinstance(failure, ServiceError):
                 log.error("unexpected_error", exc_info=failure)
@@ -174,7 +183,8 @@ class EngineHost:
         finally:
             self._handles.pop(number, None)
             self._request_tasks.pop(number, None)
-        self._stream.send(messages.Finished(number, error, None if handle is None else handle.sequence.timings))
+        timings = None if handle is None else handle.sequence.timings
+        self._stream.send(messages.Finished(number, error, timings, checkpoint))
 
     async def _load(self, name: str) -> None:
         await self._engine.load(await self._catalog.describe(name))
@@ -196,7 +206,7 @@ def run_host(build_catalog: BuildCatalog) -> None:
     # Ctrl-C, the end of the terminal, and a SIGTERM to all of a container are for the service: it drains first.
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    _end_with_parent(parent)
+    end_with_parent(parent, PARENT_ENDED_STATUS)
     sys.exit(asyncio.run(_serve(end, build_catalog)))
 
 
@@ -205,14 +215,6 @@ async def _serve(end: socket.socket, build_catalog: BuildCatalog) -> int:
         return await EngineHost(await MessageStream.open(end), build_catalog).run()
     except EOFError:
         os._exit(PARENT_ENDED_STATUS)  # Nobody waits for what is still running.
-
-
-def _end_with_parent(parent: int) -> None:
-    """Has the kernel kill this process when the service ends, even if its event loop is stuck."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # It has ended already.
-        os._exit(PARENT_ENDED_STATUS)
 
 
 if __name__ == "__main__":

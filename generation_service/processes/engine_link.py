@@ -20,6 +20,7 @@ from dgx_music.errors import ServiceError, Unavailable
 from generation_service.engine.failures import format_error
 from generation_service.engine.request_handle import GenerationHandle
 from generation_service.engine.sequence import Sequence, Stage
+from generation_service.engine.suspension.sealed_checkpoint import GenerationSuspended
 from generation_service.models.base import GenerationParameters, ModelInfo
 from generation_service.processes import messages
 from generation_service.processes.engine_client import ENGINE_LOST, RequestOrigin
@@ -193,6 +194,11 @@ class EngineLink:
             self._handles.pop(number, None)
             self._stream.send(messages.Cancel(number))
 
+    def suspend(self, sequence: Sequence) -> None:
+        """Has a handle's request end with `GenerationSuspended`."""
+        if (number := self._request_ids.get(sequence)) is not None:
+            self._stream.send(messages.Suspend(number))
+
     def _handle(self, message: Any) -> None:
         match message:
             case messages.Snapshot() as snapshot:
@@ -210,17 +216,18 @@ class EngineLink:
                 self._answer(number, _to_error(error))
             case messages.Accepted(number):
                 self._answer(number, None)
-            case messages.Started(number, metadata, sections, timings):
+            case messages.Started(number, metadata, sections, timings, is_resumed):
                 if (handle := self._handles.get(number)) is not None:
                     handle.sequence.stage = Stage.GENERATING
                     handle.sequence.timings = timings
+                    handle.sequence.is_resumed = is_resumed
                     handle.on_started(metadata, sections)
             case messages.Block(number, samples):
                 if (handle := self._handles.get(number)) is not None:
                     handle.sequence.frames_delivered += len(samples)
                     handle.on_block(samples)
-            case messages.Finished(number, error, timings):
-                failure = _to_error(error)
+            case messages.Finished(number, error, timings, checkpoint):
+                failure = _to_error(error) if checkpoint is None else GenerationSuspended(checkpoint)
                 if failure is not None and failure.reason == "ENGINE_STOPPED":
                     failure = self._lost_error(failure.message)
                 self._answer(number, failure)

@@ -53,6 +53,7 @@ class LocalEngine:
             info,
             parameters,
             client=origin.client,
+            weight=origin.weight,
             deadline=origin.deadline,
         )
 

@@ -93,6 +93,13 @@ class Cancel:
 
 
 @dataclass(frozen=True, slots=True)
+class Suspend:
+    """Stop a request, and send its checkpoint with Finished."""
+
+    request_id: int
+
+
+@dataclass(frozen=True, slots=True)
 class Consumed:
     """The reader of a request has taken this many frames."""
 
@@ -142,6 +149,7 @@ class Started:
     metadata: Mapping[str, MetadataValue]
     sections: tuple[Section, ...]
     timings: Timings
+    is_resumed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +167,8 @@ class Finished:
     error: ErrorData | None
     timings: Timings | None
     """None if the engine has not accepted the request."""
+    checkpoint: bytes | None = None
+    """That of a request that was suspended."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,4 +125,5 @@ def _origin_of(context: Context) -> RequestOrigin:
     """Returns for whom a call is made, and until when it waits."""
     remaining_seconds = context.time_remaining()
     deadline = None if remaining_seconds is None else time.monotonic() + remaining_seconds
-    return RequestOrigin(client=current_caller().client, deadline=deadline)
+    caller = current_caller()
+    return RequestOrigin(client=caller.client, weight=caller.weight, deadline=deadline)

@@ -54,7 +54,8 @@ async def resume_export(
     on_address: Callable[[str], object],
     may_be_gone: bool,
 ) -> export_pb2.ResumeExportResponse | None:
-    """Has export make the file from the audio of an earlier attempt. Returns None if it does not have all of it.
+    """Has export make the file from the audio of an earlier attempt. Returns None if it has none of it; the response
+    has no file if the attempt was suspended before its audio was complete.
 
     `on_address` is called with where the server is, if it says so. With `may_be_gone`, a server that can't be reached
     has no audio either: another one receives all of it anew. Raises AioRpcError if a later attempt may find the audio.
@@ -74,7 +75,7 @@ async def resume_export(
         return None
     finally:
         locating.cancel()
-    log.info("export_resumed", frames=response.file.frames)
+    log.info("export_resumed", frames=response.file.frames or response.suspended_frames)
     return response
 
 

@@ -44,6 +44,11 @@ class ExportStream:
         await self._call.write(export_pb2.ExportRequest(end=end))
         return await self._call.finish()
 
+    async def suspend(self, end: audio_pb2.AudioEnd) -> None:
+        """Has the samples kept for another attempt; returns once they are."""
+        await self._call.write(export_pb2.ExportRequest(suspend=end))
+        await self._call.finish()
+
     def cancel(self) -> None:
         """Makes the export service discard what it received. Does nothing after the response."""
         self._locating.cancel()

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
 
 from dgx_music.error_status import read_error_details
-from dgx_music.export.v1 import export_pb2, export_pb2_grpc
-from dgx_music.pcm import PcmWriter
+from dgx_music.export.v1 import export_pb2
 from dgx_music.storage.v1 import storage_pb2, storage_pb2_grpc
 from generation_service.config import GenerationSettings
 from generation_service.engine.request_handle import GenerationHandle
 from generation_service.processes.engine_pool import EnginePool
 from generation_service.worker import converters
+from generation_service.worker.audio_upload import AudioUpload
 from generation_service.worker.backoff import Backoff
 from generation_service.worker.converters import Exported
 from generation_service.worker.export_calls import (
@@ -30,19 +30,23 @@ from generation_service.worker.export_calls import (
     export_server,
     resume_export,
 )
-from generation_service.worker.export_header import build_export_header
 from generation_service.worker.export_stream import ExportStream
-from generation_service.worker.job_audio import JobAudio, start_job_audio
+from generation_service.worker.job_audio import start_job_audio
 from generation_service.worker.job_failure import build_failure
 from generation_service.worker.lease import CALL_TIMEOUT_SECONDS, LEASE_LOST_CODES, Lease, LeaseLostReason
 from service_runtime.failpoints import failpoint
 from service_runtime.observability.logging import get_logger
-from service_runtime.observability.tracing import Attributes, Tracer
+from service_runtime.observability.tracing import Tracer
+
+if TYPE_CHECKING:
+    from dgx_music.export.v1.export_pb2_grpc import ExportServiceAsyncStub as ExportStub
 
 log = get_logger(__name__)
 
 TRACER = Tracer("generation")
 
+SUSPEND_SECONDS = 5.0
+"""How long a job that is handed back may take to stop with what was done; then it is handed back without that."""
 MIN_CALL_TIMEOUT_SECONDS = 0.1
 """The timeout of a call that starts when the lease has almost expired."""
 
@@ -57,14 +61,18 @@ class Job:
         self,
         engine: EnginePool,
         storage: storage_pb2_grpc.StorageServiceAsyncStub,
-        export: export_pb2_grpc.ExportServiceAsyncStub,
+        export: ExportStub,
         claim: storage_pb2.ClaimGenerationResponse,
         settings: GenerationSettings,
+        model_names: Sequence[str] = (),
     ) -> None:
+        """`model_names`: what the worker has claimed, and so can do instead of this job."""
         self._engine = engine
         self._storage = storage
         self._export = export
-        self._generation = claim.generation
+        self._generation, self._checkpoint, self._weight = claim.generation, claim.checkpoint, claim.weight or 1.0
+        self._model_names = model_names
+        self._preempted_by = ""
         self._settings = settings
         self._started_at = time.monotonic()
         self._lease = Lease(
@@ -84,12 +92,8 @@ class Job:
     async def run(self) -> None:
         """Returns once storage knows the outcome, or once the lease is lost."""
         generation = self._generation
-        attributes: Attributes = {
-            "generation_id": generation.id,
-            "attempt": generation.attempt,
-            "model": generation.model_name,
-            "duration_seconds": generation.duration_seconds,
-        }
+        attributes: dict[str, str | int | float] = {"generation_id": generation.id, "attempt": generation.attempt}
+        attributes |= {"model": generation.model_name, "duration_seconds": generation.duration_seconds}
         if self._trace_parent and generation.attempt == 1:
             waited_seconds = max(0.0, time.time() - generation.created_at.ToMicroseconds() / 1e6)
             TRACER.record("wait for worker", self._started_at - waited_seconds, self._started_at, self._trace_parent)
@@ -127,9 +131,17 @@ class Job:
         """Calls `action` once storage answers that it can't record anything, and so no outcome of this job either."""
         self._lease.when_unwritable(action)
 
-    def hand_back(self) -> None:
-        """Stops the job and returns it to storage for another worker, because the server is shutting down."""
-        self._export_task.cancel()
+    def hand_back(self, preempted_by: str = "") -> None:
+        """Stops the job and returns it to storage, with what was done of it, for another worker: because the server is
+        shutting down, or for the generation `preempted_by`."""
+        if preempted_by and self._has_sent_audio:
+            return  # It ends by itself.
+        self._preempted_by = preempted_by
+        if self._handle is None or not self._handle.is_started or self._has_sent_audio:
+            self._export_task.cancel()
+            return
+        self._handle.suspend()
+        asyncio.get_running_loop().call_later(SUSPEND_SECONDS, self._export_task.cancel)
 
     def _current_progress(self) -> tuple[storage_pb2.GenerationStage, float]:
         if self._has_sent_audio:
@@ -139,54 +151,55 @@ class Job:
         return converters.STAGE_TO_PROTO[self._handle.stage], self._handle.progress
 
     async def _resume_or_generate(self) -> Exported:
-        resumed = await self._resume_export() if self._generation.attempt > 1 else None
-        return resumed or await self._generate_and_export()
-
-    async def _resume_export(self) -> Exported | None:
-        """Has export make the file from the audio of an earlier attempt. Returns None if it does not have all of it."""
         generation = self._generation
-        async with export_server(generation.export_address, self._export, self._settings) as export:
-            if generation.export_address and generation.attempt >= generation.max_attempts:
-                # That server may be what failed. The last attempt does not depend on it.
-                await discard_samples(generation.id, export)
-                return None
-            self._has_sent_audio = True
-            response = await resume_export(
-                export,
-                export_pb2.ResumeExportRequest(generation_id=generation.id, attempt=generation.attempt),
-                self._settings.job_seconds,
-                on_address=self._lease.set_export_address,
-                may_be_gone=bool(generation.export_address),
-            )
-        self._has_sent_audio = response is not None
-        return None if response is None else Exported(response.header, response.file)
+        if generation.attempt > 1:
+            async with export_server(generation.export_address, self._export, self._settings) as export:
+                if generation.export_address and generation.attempt >= generation.max_attempts:
+                    # That server may be what failed. The last attempt does not depend on it.
+                    await discard_samples(generation.id, export)
+                    return await self._generate_and_export(self._export)
+                response = await self._resume_export(export)
+                if response is not None and response.HasField("file"):
+                    return Exported(response.header, response.file)
+                if response is not None:
+                    return await self._generate_and_export(export, response.suspended_frames)
+        return await self._generate_and_export(self._export)
 
-    async def _generate_and_export(self) -> Exported:
+    async def _resume_export(self, export: ExportStub) -> export_pb2.ResumeExportResponse | None:
+        self._has_sent_audio = True
+        response = await resume_export(
+            export,
+            export_pb2.ResumeExportRequest(generation_id=self._generation.id, attempt=self._generation.attempt),
+            self._settings.job_seconds,
+            on_address=self._lease.set_export_address,
+            may_be_gone=bool(self._generation.export_address),
+        )
+        self._has_sent_audio = response is not None and response.HasField("file")
+        return response
+
+    async def _generate_and_export(self, export: ExportStub, kept_frames: int = 0) -> Exported:
         audio = await start_job_audio(
-            self._generation, self._engine, self._export, source_timeout_seconds=self._settings.job_seconds
+            self._generation,
+            self._engine,
+            self._export,
+            source_timeout_seconds=self._settings.job_seconds,
+            checkpoint=self._checkpoint,
+            weight=self._weight,
         )
         self._handle = handle = audio.handle
         try:
             await handle.wait_until_started()
-            stream = ExportStream(self._export, self._settings.job_seconds, self._lease.set_export_address)
+            self._lease.offer(self._model_names, self.hand_back)
+            stream = ExportStream(export, self._settings.job_seconds, self._lease.set_export_address)
             try:
-                return await self._send_audio(audio, stream)
+                return await AudioUpload(self._generation, audio, stream, kept_frames, self._note_sent).run()
             finally:
                 stream.cancel()
         finally:
             handle.cancel()
 
-    async def _send_audio(self, audio: JobAudio, stream: ExportStream) -> Exported:
-        writer = PcmWriter(audio.channels)
-        header = build_export_header(self._generation, audio)
-        await stream.send_header(header)
-        async for block in audio.blocks:
-            for chunk in writer.chunks(converters.encode_pcm(block)):
-                failpoint("generation.before_chunk")
-                await stream.send_chunk(chunk)
-        failpoint("generation.before_end")
+    def _note_sent(self) -> None:
         self._has_sent_audio = True
-        return Exported(header, await stream.finish(writer.end()))
 
     async def _report_outcome(self, exported: Exported | BaseException, lost: LeaseLostReason | BaseException) -> str:
         """Reports the outcome to storage, unless the lease is lost. Returns it in words, for the log."""
@@ -197,7 +210,12 @@ class Job:
         if isinstance(lost, LeaseLostReason):
             return await self._end_without_lease(lost)
         return await self._fail(
-            build_failure(exported, has_sent_audio=self._has_sent_audio, attempt=self._generation.attempt)
+            build_failure(
+                exported,
+                has_sent_audio=self._has_sent_audio,
+                attempt=self._generation.attempt,
+                preempted_by=self._preempted_by,
+            )
         )
 
     async def _complete(self, exported: Exported) -> str:

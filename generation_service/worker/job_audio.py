@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from dgx_music.errors import InvalidArgument
@@ -51,22 +51,29 @@ async def start_job_audio(
     export: export_pb2_grpc.ExportServiceAsyncStub,
     *,
     source_timeout_seconds: float,
+    checkpoint: bytes = b"",
+    weight: float = 1.0,
 ) -> JobAudio:
-    """Fetches the audio that the request refers to, and submits it to the engine.
+    """Fetches the audio that the request refers to, and submits it to the engine, to go on from `checkpoint` if it can.
+    `weight` is that of the client.
 
     Raises InvalidArgument for a request that the model can't serve, and errors of the engine and of `SourceAudio`.
     """
     info = await engine.catalog.describe(generation.model_name)
     await require_capabilities(generation, info, engine.catalog)
-    origin = RequestOrigin(generation.id, generation.client)
+    origin = RequestOrigin(generation.id, generation.client, weight)
+
+    async def submit(parameters: GenerationParameters) -> GenerationHandle:
+        return await engine.submit(info, replace(parameters, checkpoint=checkpoint), origin)
+
     if generation.HasField("edit"):
         edit = await prepare_edit(generation.edit, info, export, source_timeout_seconds)
         start = (edit.plan.head_frames - edit.plan.lead_frames) / edit.plan.sample_rate_hz
         parameters = await _build_parameters(generation, info, export, edit.generated_seconds, start_seconds=start)
-        return _start_edit(edit, await engine.submit(info, edit.complete(parameters), origin))
+        return _start_edit(edit, await submit(edit.complete(parameters)))
     _check_format(generation, info)
     if generation.HasField("loop"):
-        return await _start_loop(generation, info, engine, export, origin)
+        return await _start_loop(generation, info, export, submit)
     parameters = await _build_parameters(generation, info, export, generation.duration_seconds)
     facts: dict[str, MetadataValue] = {}
     if generation.HasField("continuation"):
@@ -74,7 +81,7 @@ async def start_job_audio(
         parameters = replace(parameters, prompt_audio=prompt_audio)
         facts["continued_from"] = generation.continuation.source_id
         facts["continued_seconds"] = len(prompt_audio) / info.sample_rate_hz
-    handle = await engine.submit(info, parameters, origin)
+    handle = await submit(parameters)
     return JobAudio(handle, info.sample_rate_hz, info.channels, parameters.frames, handle, facts)
 
 
@@ -94,9 +101,8 @@ def _start_edit(edit: AudioEdit, handle: GenerationHandle) -> JobAudio:
 async def _start_loop(
     generation: storage_pb2.Generation,
     info: ModelInfo,
-    engine: EnginePool,
     export: export_pb2_grpc.ExportServiceAsyncStub,
-    origin: RequestOrigin,
+    submit: Callable[[GenerationParameters], Awaitable[GenerationHandle]],
 ) -> JobAudio:
     loop = generation.loop
     bar_seconds = bar_seconds_of({"beats_per_bar": loop.beats_per_bar, "bpm": loop.bpm})
@@ -106,7 +112,7 @@ async def _start_loop(
     if info.is_synthesiser:
         seconds += bar_seconds  # It ends its pieces with a final chord, which no loop should have.
     parameters = await _build_parameters(generation, info, export, seconds, start_seconds=-bar_seconds)
-    handle = await engine.submit(info, parameters, origin)
+    handle = await submit(parameters)
     facts: dict[str, MetadataValue] = {"loop_bars": loop.bars, "bpm": loop.bpm}
     sections = (Section("loop", 0, frames),)
     return JobAudio(

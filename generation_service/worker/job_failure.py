@@ -8,7 +8,9 @@ import grpc.aio
 
 from dgx_music.error_status import read_error_details
 from dgx_music.errors import ServiceError, Unavailable
+from dgx_music.limits import MAX_CHECKPOINT_BYTES
 from dgx_music.storage.v1 import storage_pb2
+from generation_service.engine.suspension.sealed_checkpoint import GenerationSuspended
 from generation_service.models.base import TooLarge
 from generation_service.processes import engine_client
 from service_runtime.observability.logging import get_logger
@@ -29,15 +31,27 @@ MAX_RETRY_AFTER_SECONDS = 3600.0
 """The longest delay of another attempt that storage accepts."""
 
 
-def build_failure(error: BaseException, *, has_sent_audio: bool, attempt: int) -> storage_pb2.FailGenerationRequest:
+def build_failure(
+    error: BaseException, *, has_sent_audio: bool, attempt: int, preempted_by: str = ""
+) -> storage_pb2.FailGenerationRequest:
     """Returns the report of a failed attempt: a one-line message for the user, and whether to try again.
 
-    If export has all the audio, another attempt is cheap: it generates nothing.
+    If export has all the audio, another attempt is cheap: it generates nothing. `preempted_by` is the generation for
+    which the job was stopped, empty if the server is shutting down.
     """
     delay_seconds = 0.0
     match error:
-        case asyncio.CancelledError():
-            return storage_pb2.FailGenerationRequest(error_message="the server is shutting down", handed_back=True)
+        case asyncio.CancelledError() | GenerationSuspended():
+            reason = "the server is shutting down"
+            if preempted_by:
+                reason = f"handed back for generation {preempted_by}, which has a higher priority"
+            checkpoint = error.checkpoint if isinstance(error, GenerationSuspended) else b""
+            return storage_pb2.FailGenerationRequest(
+                error_message=reason,
+                handed_back=True,
+                checkpoint=checkpoint if len(checkpoint) <= MAX_CHECKPOINT_BYTES else b"",
+                preempted_by=preempted_by,
+            )
         case UnrecoverableError():
             # The engine had already stopped when the job was claimed, so this does not count as an attempt.
             return storage_pb2.FailGenerationRequest(error_message=error.message, handed_back=True)

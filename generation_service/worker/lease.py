@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from enum import Enum
 from typing import Any
@@ -62,6 +62,8 @@ class Lease:
         """Where the export server is that receives the audio; empty if it has not said so."""
         self._unreported = asyncio.Event()
         """Whether storage has yet to learn `export_address`."""
+        self._offered_models: Sequence[str] = ()
+        self._on_preempted: Callable[[str], object] = lambda _: None
         self._is_unwritable = False
         """Whether storage has answered the last call that it can't record anything."""
         self._on_unwritable: Callable[[], object] | None = None
@@ -70,6 +72,11 @@ class Lease:
     def seconds_remaining(self) -> float:
         """Seconds until the lease expires unless it is renewed; 0 if it has expired."""
         return max(0.0, self._expires_at - time.monotonic())
+
+    def offer(self, model_names: Sequence[str], on_preempted: Callable[[str], object]) -> None:
+        """Lets storage ask to hand the generation back for one of these models. It does so once, by `on_preempted` with
+        the generation that is waiting."""
+        self._offered_models, self._on_preempted = model_names, on_preempted
 
     def set_export_address(self, address: str) -> None:
         """Has the next renewal, which follows at once, tell storage where the audio is received."""
@@ -119,6 +126,9 @@ class Lease:
                 return LeaseLostReason.CANCELLED
             is_failing = self._is_unwritable = False
             self._expires_at = sent_at + self._seconds
+            if renewal.preempted_by and self._offered_models:
+                self._offered_models = ()
+                self._on_preempted(renewal.preempted_by)
 
     async def _wait_until_due(self, is_failing: bool) -> None:
         """Waits for the interval between renewals; shorter if there is news, unless the last renewal has failed."""
@@ -140,6 +150,7 @@ class Lease:
                 stage=stage,
                 progress=progress,
                 export_address=address if self._unreported.is_set() else "",
+                model_names=self._offered_models,
             ),
             timeout=min(CALL_TIMEOUT_SECONDS, self.seconds_remaining),
         )

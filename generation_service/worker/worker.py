@@ -6,6 +6,7 @@ import asyncio
 import os
 import secrets
 import socket
+from collections.abc import Sequence
 from contextlib import suppress
 
 import grpc.aio
@@ -20,7 +21,7 @@ from generation_service.engine.failures import format_error
 from generation_service.processes.engine_pool import EnginePool
 from generation_service.worker.backoff import Backoff
 from generation_service.worker.export_calls import TRANSIENT_CODES
-from generation_service.worker.job import Job
+from generation_service.worker.job import SUSPEND_SECONDS, Job
 from generation_service.worker.lease import CALL_TIMEOUT_SECONDS
 from service_runtime.failpoints import failpoint
 from service_runtime.observability.logging import get_logger
@@ -66,6 +67,7 @@ class Worker:
         engine.on_capacity_changed(self._slots_changed.set)
         self._jobs: dict[asyncio.Task[None], Job] = {}
         self._claim_task: asyncio.Task[None] | None = None
+        self._offered_models: Sequence[str] = ()
         self._claim_problem = ""
         """Why the last claim failed, unless that was an outage; empty if it has not."""
 
@@ -98,7 +100,7 @@ class Worker:
                 self._jobs[task].hand_back()
         if self._jobs:
             # Unreachable storage must not block the shutdown: the leases expire on their own.
-            _, unfinished = await asyncio.wait(self._jobs, timeout=CALL_TIMEOUT_SECONDS)
+            _, unfinished = await asyncio.wait(self._jobs, timeout=SUSPEND_SECONDS + CALL_TIMEOUT_SECONDS)
             for task in unfinished:
                 task.cancel()
             await asyncio.gather(*unfinished, return_exceptions=True)
@@ -144,9 +146,10 @@ class Worker:
         """Returns a claimed job, or none. Raises AioRpcError if storage or export can't be reached."""
         await self._require_export()
         failpoint("generation.before_claim")
+        self._offered_models = await self._engine.catalog.refresh_names()
         request = storage_pb2.ClaimGenerationRequest(
             worker_id=self.id,
-            model_names=await self._engine.catalog.refresh_names(),
+            model_names=self._offered_models,
             lease_seconds=self._settings.lease_seconds,
             wait_seconds=CLAIM_WAIT_SECONDS,
         )
@@ -179,7 +182,7 @@ class Worker:
 
     def _start_job(self, claim: storage_pb2.ClaimGenerationResponse) -> None:
         with bound_contextvars(generation_id=claim.generation.id, attempt=claim.generation.attempt):
-            job = Job(self._engine, self._storage, self._export, claim, self._settings)
+            job = Job(self._engine, self._storage, self._export, claim, self._settings, self._offered_models)
             task = asyncio.create_task(job.run())  # The task's context is a copy that keeps the bound variables.
             task.add_done_callback(self._on_job_done)  # And so is the callback's.
         self._jobs[task] = job

@@ -16,7 +16,7 @@ from service_runtime.access.audit import AuditLog, find_ids, is_audited
 from service_runtime.access.authentication import Authenticator, peer_host, read_bearer, read_client_name
 from service_runtime.access.caller import Caller, Scope, set_caller
 from service_runtime.access.rate_limit import RateLimiter
-from service_runtime.access.scopes import required_scope
+from service_runtime.access.scopes import is_open_to_all, required_scope
 from service_runtime.access.token_recheck import TokenRecheck
 from service_runtime.method_wrapping import wrap_method
 
@@ -41,7 +41,10 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
         metadata = tuple(handler_call_details.invocation_metadata or ())
         is_open = handler.request_streaming or handler.response_streaming
         try:
-            await self.authenticator.check_token(read_bearer(metadata))
+            bearer = read_bearer(metadata)
+            if bearer is None and is_open_to_all(method):
+                return handler
+            await self.authenticator.check_token(bearer)
         except Exception as error:
             return self._refuse(error, method, metadata)
         return wrap_method(

@@ -61,7 +61,7 @@ class Authenticator:
         if self._service_token.matches(bearer):
             return Caller(Scope.SERVICE, name, host)
         token = await self.tokens.verify(bearer)
-        return Caller(Scope(token.scope), token.name, host, token.id)
+        return Caller(Scope(token.scope), token.name, host, token.id, token.weight or 1.0)
 
 
 def read_bearer(metadata: Metadata) -> str | None:

@@ -29,6 +29,8 @@ class Caller:
     """Where the connection comes from: an IP address, or "unix"."""
     token_id: str | None = None
     """The token that it showed; None if it showed none."""
+    weight: float = 1.0
+    """The client's share of what is generated, by that token."""
 
 
 LOCAL_OWNER = Caller(Scope.ADMIN)

@@ -29,15 +29,21 @@ def is_local(address: str) -> bool:
     return False
 
 
-def require_local_or_allowed(address: str, settings: Settings) -> None:
-    """Raises FailedPrecondition if the address is open to the network without TLS or without tokens and the settings do
-    not allow that, or if it is not one that a server can listen on."""
+def require_address(address: str, variable: str = "DGX_MUSIC_LISTEN") -> None:
+    """Raises FailedPrecondition if the address is not one that a server can listen on. `variable` is the setting that
+    has it, or that takes precedence."""
     if names_several(address):
-        raise _cannot_listen(address, "it names servers to connect to; set DGX_MUSIC_LISTEN to HOST:PORT")
+        raise _cannot_listen(address, f"it names servers to connect to; set {variable} to HOST:PORT")
     try:
         parse_address(address)
     except ValueError as error:
         raise _cannot_listen(address, f"it {error}") from error
+
+
+def require_local_or_allowed(address: str, settings: Settings) -> None:
+    """Raises FailedPrecondition if the address is open to the network without TLS or without tokens and the settings do
+    not allow that, or if it is not one that a server can listen on."""
+    require_address(address)
     if is_local(address) or settings.allow_insecure_listen:
         return
     if settings.tls_certificate is None:

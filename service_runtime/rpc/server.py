@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import grpc.aio
 from grpc_health.v1 import health, health_pb2_grpc
@@ -25,6 +25,7 @@ from service_runtime.rpc.binding import (
     setting_of,
 )
 from service_runtime.rpc.call_interceptor import CallInterceptor
+from service_runtime.rpc.health.health_endpoint import health_endpoint
 from service_runtime.rpc.health.health_monitor import HealthMonitor
 from service_runtime.rpc.health.health_servicer import HealthServicer
 from service_runtime.rpc.health.systemd_notifier import reporting_to_systemd
@@ -79,7 +80,11 @@ async def serve_services(
     access = ServerAccess(services, settings)
     health_servicer = HealthServicer()
     load_limit = LoadLimit(settings, [service.full_name for service in services])
-    with metrics_endpoint(settings.metrics_port, settings.metrics_host, WebHosts(settings).accept_host) as metrics:
+    accept_host = WebHosts(settings).accept_host
+    async with AsyncExitStack() as endpoints:
+        metrics = endpoints.enter_context(metrics_endpoint(settings.metrics_port, settings.metrics_host, accept_host))
+        # It answers from before the services start until they have stopped: a probe must not mistake that for death.
+        await endpoints.enter_async_context(health_endpoint(health_servicer, settings))
         servers: list[grpc.aio.Server] = []
         started: list[Service] = []
         monitor: asyncio.Task[None] | None = None

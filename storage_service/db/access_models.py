@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import date, datetime
 
-from sqlalchemy import Date, Double, Index, Integer, LargeBinary, SmallInteger, Text
+from sqlalchemy import Date, Double, Index, Integer, LargeBinary, SmallInteger, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from service_runtime.access.caller import Scope
@@ -30,6 +30,8 @@ class Token(Base):
     """0 stands for no limit, as with the two below."""
     max_queued: Mapped[int] = mapped_column(Integer)
     minutes_per_day: Mapped[float] = mapped_column(Double)
+    weight: Mapped[float] = mapped_column(Double, default=1.0, server_default=text("1"))
+    """The client's share of what is generated, in relation to others."""
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, insert_default=now())
     expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     revoked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)

@@ -24,7 +24,7 @@ from dgx_music.errors import FailedPrecondition
 from service_runtime.failpoints import failpoint
 from service_runtime.file_modes import make_data_dir
 from service_runtime.optional_deps import install_extra_command
-from storage_service.database_url import parse_url
+from storage_service.database_url import connection_options, parse_url
 from storage_service.db.clock import register_clock
 from storage_service.db.error_translation import translate_error, unavailable
 from storage_service.db.open_files import OpenFiles
@@ -153,17 +153,15 @@ class Database:
                 max_overflow=0,
                 pool_timeout=self.busy_timeout_seconds,
                 **_ENGINE_OPTIONS,
-                connect_args={
-                    "connect_timeout": max(2, round(self.busy_timeout_seconds)),  # libpq treats 1 as 2.
-                    "options": f"-c lock_timeout={round(self.busy_timeout_seconds * 1000)}",
-                },
+                connect_args=connection_options(self.url, self.busy_timeout_seconds),
             )
         except ModuleNotFoundError as error:
             raise FailedPrecondition(
                 f"a Postgres database requires psycopg; install it with: {install_extra_command('postgres')}",
                 reason="POSTGRES_DRIVER_MISSING",
             ) from error
-        event.listen(engine, "connect", _configure_postgres_connection)
+        lock_timeout_ms = round(self.busy_timeout_seconds * 1000)
+        event.listen(engine, "connect", lambda connection, _: _configure_postgres(connection, lock_timeout_ms))
         event.listen(engine, "checkout", _replace_dead_connection)
         return engine
 
@@ -204,11 +202,14 @@ def _reopen_if_read_only(context: ExceptionContext) -> None:
         context.is_disconnect = True
 
 
-def _configure_postgres_connection(connection: Any, _record: object) -> None:
+def _configure_postgres(connection: Any, lock_timeout_ms: int) -> None:
     from psycopg.types.string import TextLoader  # Imported here because SQLite does not need psycopg.
 
     # Leaves UUIDs as the text that the server sends: building UUID objects would be a third of the time of a list.
     connection.adapters.register_loader("uuid", TextLoader)
+    # Not as an option of the connection, which poolers do not pass on.
+    connection.execute(f"SET lock_timeout = {lock_timeout_ms}")
+    connection.commit()
 
 
 def _replace_dead_connection(connection: Any, _record: object, _proxy: object) -> None:

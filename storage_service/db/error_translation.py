@@ -16,10 +16,13 @@ RETRY_AFTER_SECONDS = 1.0
 _SQLITE_UNWRITABLE = {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}
 _SQLITE_NO_TABLE = "no such table"
 
-_POSTGRES_LOCK_TIMEOUT, _POSTGRES_DISK_FULL, _POSTGRES_NO_TABLE = "55P03", "53100", "42P01"
+_POSTGRES_LOCK_TIMEOUT, _POSTGRES_DEADLOCK = "55P03", "40P01"
+_POSTGRES_DISK_FULL, _POSTGRES_NO_TABLE = "53100", "42P01"
 _POSTGRES_UNWRITABLE = {"25006", "42501"}
 """The transaction is read-only, as on a standby; a right is missing."""
 _POSTGRES_DAMAGED = {"XX001", "XX002"}
+_POSTGRES_TOO_MANY = "too many clients", "too many connections", "remaining connection slots"
+"""A refused connection has no code of its own."""
 _POSTGRES_TIMEOUTS = {"25P03", "25P04"}
 """Limits of a transaction that the server enforces: its idle time and its duration. psycopg counts them among the
 internal errors."""
@@ -34,6 +37,10 @@ class DamagedDatabase(FailedPrecondition):
 
 class UnwritableDatabase(Unavailable):
     """The disk is full, fails or is read-only: nothing can be recorded until that is repaired."""
+
+
+class Deadlock(Unavailable):
+    """Two transactions waited for each other; Postgres has rolled back this one."""
 
 
 class ReplacedDatabase(Unavailable):
@@ -67,6 +74,12 @@ def _translate_postgres(error: DBAPIError) -> ServiceError | None:
     sqlstate, problem = getattr(error.orig, "sqlstate", None), str(error.orig).partition("\n")[0]
     if sqlstate == _POSTGRES_LOCK_TIMEOUT:
         return locked()
+    if sqlstate == _POSTGRES_DEADLOCK:
+        return Deadlock(
+            "another transaction of the database was in the way; try again later",
+            reason="DATABASE_LOCKED",
+            retry_after_seconds=RETRY_AFTER_SECONDS,
+        )
     if sqlstate == _POSTGRES_DISK_FULL:
         return _unwritable("the disk of the database server is full; free up space there", "DISK_FULL")
     if sqlstate in _POSTGRES_UNWRITABLE:
@@ -75,7 +88,10 @@ def _translate_postgres(error: DBAPIError) -> ServiceError | None:
         return _damaged(problem)
     if sqlstate == _POSTGRES_NO_TABLE:
         return _without_table(problem)
-    # Lost or refused connections, deadlocks: errors that may be temporary.
+    if any(words in problem for words in _POSTGRES_TOO_MANY):
+        advice = "raise Postgres's max_connections, or lower DGX_MUSIC_DATABASE_CONNECTIONS"
+        return unavailable(f"the database has no free connection ({problem}): {advice}", "DATABASE_CONNECTIONS")
+    # Lost or refused connections: errors that may be temporary.
     if isinstance(error, OperationalError) or sqlstate in _POSTGRES_TIMEOUTS:
         return unavailable(f"the database is unavailable: {problem}")
     return None

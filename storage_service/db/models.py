@@ -8,7 +8,20 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, ColumnElement, Enum, Index, Integer, SmallInteger, Text, inspect, text, update
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    ColumnElement,
+    Double,
+    Enum,
+    Index,
+    Integer,
+    SmallInteger,
+    Text,
+    inspect,
+    text,
+    update,
+)
 from sqlalchemy.orm import Mapped, mapped_column, object_session
 
 from storage_service.db.access_models import Token as Token  # Registers these tables in Base.metadata.
@@ -16,7 +29,8 @@ from storage_service.db.clock import UtcDateTime, now
 from storage_service.db.counts import GenerationCount as GenerationCount  # Likewise.
 from storage_service.db.declarative_base import Base as Base
 from storage_service.db.declarative_base import partial_index
-from storage_service.db.lineage_models import ParentLink as ParentLink  # Likewise.
+from storage_service.db.dependent_models import Checkpoint as Checkpoint  # Likewise.
+from storage_service.db.dependent_models import ParentLink as ParentLink
 from storage_service.db.types import PackedJson, UuidText
 from storage_service.events.changes import Change, record_change
 from storage_service.states import (
@@ -128,6 +142,8 @@ class Generation(Base):
     """The user's rating, 1 to 5."""
     client: Mapped[str] = mapped_column(Text, default="", server_default=text("''"))
     """Who created it; empty if nobody said so, or if it is older than this column."""
+    weight: Mapped[float | None] = mapped_column(Double)
+    """The weight of its client when it was created; None for 1, which takes no space."""
     trace_parent: Mapped[str | None] = mapped_column(Text)
     """W3C trace context of the call that created it."""
 

@@ -225,11 +225,12 @@ class _QueueEntry:
             file_path=file_path,
             model_version=model_version,
             counts_prompt=self._counts_prompt,
+            weight=state.weight,
         )
         if is_new:
             self._created.append(new)
             if self._is_batch:
-                self._add_place(new, Place(rank, new.priority, new.duration_seconds))
+                self._add_place(new, Place(rank, new.priority, new.duration_seconds, state.weight))
         return row
 
     def _add_place(self, new: NewGeneration, place: Place) -> None:

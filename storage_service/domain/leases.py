@@ -1,4 +1,4 @@
-"""The lease of a worker: claim, renew, complete, fail, hand back, and the expiry of leases.
+"""The lease of a worker: claim, renew, complete, fail, and the expiry of leases. `sharing/hand_back.py` has its return.
 
 Every change by a worker requires the token of a lease that has not expired by the database's clock. A worker that was
 suspended for longer than its lease can't write, whether or not a sweep has found its lease expired yet.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from sqlalchemy import case, literal, select, update
@@ -18,10 +17,19 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from dgx_music.errors import Aborted, InvalidArgument, ServiceError
 from service_runtime.validation import check_range, check_text, check_uuid
+from storage_service.db.claim_statement import claim_parameters, claim_statement, select_expired
 from storage_service.db.clock import now, now_plus
 from storage_service.db.models import FINISHED_COLUMNS, REFRESH_FROM_RETURNING, Generation
+from storage_service.db.upsert import dialect_name
 from storage_service.domain import queue
-from storage_service.domain.lifecycle import MAX_BACKOFF_DOUBLINGS, MAX_FILE_BYTES, UNLEASED_COLUMNS, get, transition
+from storage_service.domain.lifecycle import (
+    MAX_BACKOFF_DOUBLINGS,
+    MAX_FILE_BYTES,
+    UNLEASED_COLUMNS,
+    get,
+    run_transition,
+    transition,
+)
 from storage_service.domain.queue_metrics import LEASE_EXPIRIES
 from storage_service.domain.request_validation import (
     MAX_ERROR_CHARACTERS,
@@ -32,6 +40,7 @@ from storage_service.domain.request_validation import (
     check_name,
     check_server_address,
 )
+from storage_service.domain.sharing import job_checkpoints
 from storage_service.events.changes import Change, record_change
 from storage_service.states import (
     COMPLETE,
@@ -83,26 +92,25 @@ def check_claim(worker_id: str, model_names: Sequence[str], lease_seconds: float
 def claim(session: Session, worker_id: str, model_names: Sequence[str], lease_seconds: float) -> Generation | None:
     """PENDING → PROCESSING for the next generation of these models (see `queue.py`), with a new token. None if none."""
     check_claim(worker_id, model_names, lease_seconds)
+    claimed = _claim_first(session, worker_id, model_names, lease_seconds, unless_expired=True)
+    if claimed is not None:
+        return claimed
+    # None is claimable; or a lease has expired, or another claim has locked the first.
     expire_leases(session)
     for model_name in queue.order_models_by_next_rank(session, model_names):
-        first = queue.select_next_id(model_name).with_for_update(skip_locked=True).correlate(None).scalar_subquery()
-        claimed = transition(
-            session,
-            [Generation.id == first, Generation.status == GenerationStatus.PENDING],
-            due_seconds=lease_seconds,
-            status=GenerationStatus.PROCESSING,
-            lease_token=secrets.token_urlsafe(16),
-            lease_expires_at=now_plus(lease_seconds),
-            attempt=Generation.attempt + 1,
-            worker_id=worker_id,
-            started_at=now(),
-            not_before=None,
-            stage=GenerationStage.QUEUED.value,
-            progress=0.0,
-        )
+        claimed = _claim_first(session, worker_id, [model_name], lease_seconds)
         if claimed is not None:
             return claimed
     return None
+
+
+def _claim_first(
+    session: Session, worker_id: str, model_names: Sequence[str], lease_seconds: float, *, unless_expired: bool = False
+) -> Generation | None:
+    dialect, token = dialect_name(session), secrets.token_urlsafe(16)
+    statement = claim_statement(dialect, of_one_model=len(model_names) == 1, unless_expired=unless_expired)
+    parameters = claim_parameters(dialect, model_names, token, lease_seconds, worker_id)
+    return run_transition(session, statement, parameters, lease_seconds)
 
 
 def renew(
@@ -113,15 +121,15 @@ def renew(
     stage: GenerationStage | None,
     progress: float,
     export_address: str = "",
-) -> datetime | None:
+) -> Generation | None:
     """Extends the lease and records stage and progress; a `stage` of None keeps the previous one. So does an empty
     `export_address`, which is where the audio of this attempt is received.
 
-    Returns when the lease expires, or None if the generation was cancelled and the worker has to stop.
+    Returns the generation with its new lease, or None if the generation was cancelled and the worker has to stop.
     """
     check_range("lease_seconds", lease_seconds, *LEASE_SECONDS_RANGE, "s")
     check_range("progress", progress, 0, 1)
-    is_leased = _lease_conditions(generation_id, lease_token)
+    is_leased = lease_conditions(generation_id, lease_token)
     values = {"lease_expires_at": now_plus(lease_seconds), "progress": progress}
     if stage is not None:
         values["stage"] = stage.value
@@ -129,17 +137,17 @@ def renew(
         values["export_address"] = check_server_address("export_address", export_address)
     renewed = transition(session, is_leased, due_seconds=lease_seconds, **values)
     if renewed is not None:
-        return renewed.lease_expires_at
+        return renewed
     current = get(session, generation_id)
     if current.lease_token == lease_token and current.status is GenerationStatus.CANCELLED:
         return None
-    raise _lease_error(current, lease_token, RENEW)
+    raise lease_error(current, lease_token, RENEW)
 
 
 def complete(session: Session, generation_id: str, lease_token: str, completion: Completion) -> Generation:
     """PROCESSING → COMPLETED, by the holder of the lease. A repeat with the same token returns the same."""
     completion.check()
-    is_leased = _lease_conditions(generation_id, lease_token)
+    is_leased = lease_conditions(generation_id, lease_token)
     # The row is locked so that its metadata can't change between the merge and the write.
     metadata = session.scalar(select(Generation.metadata_).where(*is_leased).with_for_update())
     completed = transition(
@@ -161,7 +169,7 @@ def complete(session: Session, generation_id: str, lease_token: str, completion:
     current = get(session, generation_id)
     if current.lease_token == lease_token and current.status is GenerationStatus.COMPLETED:
         return current
-    raise _lease_error(current, lease_token, COMPLETE)
+    raise lease_error(current, lease_token, COMPLETE)
 
 
 def fail(
@@ -178,9 +186,9 @@ def fail(
     By the holder of the lease. A retry waits for 1 s·2^(attempt-1), but at most 64 s; or for `retry_after_seconds` if
     that is longer.
     """
-    message = _clean_error_message(error_message)
+    message = clean_error_message(error_message)
     check_range("retry_after_seconds", retry_after_seconds, 0, MAX_RETRY_AFTER_SECONDS, "s")
-    is_leased = _lease_conditions(generation_id, lease_token)
+    is_leased = lease_conditions(generation_id, lease_token)
     failed = None
     if retryable:
         doublings = case(
@@ -207,36 +215,14 @@ def fail(
             **FINISHED_COLUMNS,
         )
     if failed is None:
-        raise _lease_error(get(session, generation_id), lease_token, FAIL)
+        raise lease_error(get(session, generation_id), lease_token, FAIL)
     return failed
-
-
-def hand_back(session: Session, generation_id: str, lease_token: str, reason: str) -> Generation:
-    """PROCESSING → PENDING by a worker that shuts down before it is done.
-
-    The generation can be claimed immediately, and this attempt does not count against its maximum.
-    """
-    handed_back = transition(
-        session,
-        _lease_conditions(generation_id, lease_token),
-        status=GenerationStatus.PENDING,
-        max_attempts=Generation.max_attempts + 1,
-        error_message=_clean_error_message(reason),
-        **UNLEASED_COLUMNS,
-    )
-    if handed_back is None:
-        raise _lease_error(get(session, generation_id), lease_token, FAIL)
-    return handed_back
 
 
 def expire_leases(session: Session) -> list[Generation]:
     """PROCESSING → PENDING, or FAILED if no attempts are left, for all expired leases. Returns these generations."""
-    expired_ids = (
-        select(Generation.id)
-        .where(queue.has_status(GenerationStatus.PROCESSING), Generation.lease_expires_at <= now())
-        .with_for_update(skip_locked=True)  # Another server that sweeps at the same time handles the locked ones.
-    )
-    ids = session.scalars(expired_ids).all()
+    # Another server that sweeps at the same time handles the locked ones.
+    ids = session.scalars(select_expired().with_for_update(skip_locked=True)).all()
     if not ids:  # The usual case. An UPDATE runs its triggers even if it changes no row.
         return []
     has_no_attempts_left = Generation.attempt >= Generation.max_attempts
@@ -254,12 +240,13 @@ def expire_leases(session: Session) -> list[Generation]:
     )
     expired = list(session.scalars(statement, execution_options=REFRESH_FROM_RETURNING))
     LEASE_EXPIRIES.inc(by=len(expired))
+    job_checkpoints.drop(session, [generation.id for generation in expired if generation.is_finished])
     for generation in expired:
         record_change(session, Change(generation.id, generation.model_name, is_claimable=generation.is_pending))
     return expired
 
 
-def _lease_conditions(generation_id: str, lease_token: str) -> list[ColumnElement[bool]]:
+def lease_conditions(generation_id: str, lease_token: str) -> list[ColumnElement[bool]]:
     """Returns the conditions under which the row exists and this token holds its lease."""
     if not lease_token:
         raise InvalidArgument("lease_token", "must not be empty; send the token that ClaimGeneration returned")
@@ -272,14 +259,15 @@ def _lease_conditions(generation_id: str, lease_token: str) -> list[ColumnElemen
     ]
 
 
-def _clean_error_message(error_message: str) -> str:
+def clean_error_message(error_message: str) -> str:
+    """Returns the message as it can be stored. Raises InvalidArgument if there is none."""
     if not error_message.strip():
         raise InvalidArgument("error_message", "must not be empty; describe the failure for the user")
     # Postgres can't store NUL, and that must not lose an error report.
     return error_message.replace("\0", "\N{REPLACEMENT CHARACTER}")[:MAX_ERROR_CHARACTERS]
 
 
-def _lease_error(current: Generation, lease_token: str, requested: Transition) -> ServiceError:
+def lease_error(current: Generation, lease_token: str, requested: Transition) -> ServiceError:
     """Returns why the transition that a worker requested changed no row."""
     if current.lease_token != lease_token or current.status is GenerationStatus.PROCESSING:
         return Aborted(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import CursorResult, delete, select, update
+from sqlalchemy import CursorResult, Update, delete, select, update
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.elements import ColumnElement
 
@@ -22,6 +22,7 @@ from storage_service.domain import queue
 from storage_service.domain.merge_patch import merge_patch
 from storage_service.domain.queue_limits import QueueLimits, count_usage, require_room
 from storage_service.domain.request_validation import MAX_MERGED_METADATA_BYTES, check_metadata, check_sha256
+from storage_service.domain.sharing import job_checkpoints
 from storage_service.events.changes import Change, record_change
 from storage_service.states import (
     CANCEL,
@@ -160,9 +161,22 @@ def transition(
     session: Session, where: Sequence[ColumnElement[bool]], *, due_seconds: float | None = None, **values: Any
 ) -> Generation | None:
     """Updates the row that fulfils `where` in a single statement. Returns it, or None if there is none."""
-    statement = update(Generation).where(*where).values(**values).returning(Generation)
-    updated = session.scalars(statement, execution_options=REFRESH_FROM_RETURNING).one_or_none()
+    return run_transition(session, update(Generation).where(*where).values(**values), None, due_seconds)
+
+
+def run_transition(
+    session: Session,
+    statement: Update,
+    parameters: Mapping[str, Any] | None,
+    due_seconds: float | None,
+) -> Generation | None:
+    """Does what `transition` does, by the UPDATE with its parameters."""
+    returning = statement.returning(Generation)
+    updated = session.scalars(returning, parameters, execution_options=REFRESH_FROM_RETURNING).one_or_none()
     if updated is not None:
+        # A first attempt has one only after it was handed back, and then only a user can end the generation.
+        if updated.is_finished and updated.attempt > (0 if updated.status is GenerationStatus.CANCELLED else 1):
+            job_checkpoints.drop(session, [updated.id])
         if updated.not_before is not None:
             due_seconds = max(due_seconds or 0.0, 2.0 ** min(updated.attempt - 1, MAX_BACKOFF_DOUBLINGS))
         claimable = updated.is_pending and updated.not_before is None

@@ -11,7 +11,7 @@ from sqlalchemy import CTE, Row, insert, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from service_runtime.shaping import REPAINT
-from storage_service.db.lineage_models import ParentLink
+from storage_service.db.dependent_models import ParentLink
 from storage_service.db.models import Generation
 from storage_service.domain import lifecycle
 from storage_service.states import GenerationStatus

@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, func, literal, select, tuple_, union_all
+from sqlalchemy import ColumnElement, Select, and_, literal, select, true, tuple_, union_all
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from dgx_music.limits import MAX_PROMPT_CHARACTERS, MAX_RATING
@@ -24,7 +24,13 @@ from storage_service.domain.page_tokens import (
     split_page,
 )
 from storage_service.domain.request_validation import MAX_NAME_CHARACTERS, check_name
+from storage_service.search.prompt_index import PromptIndex
 from storage_service.states import GenerationStatus
+
+SCANNED_ROWS = 10_000
+SCANNED_PER_MATCH = 50
+"""How many of the first rows of a list are read to fill a page with those that contain a common text: at least so many,
+and so many for each row of the page."""
 
 
 class PromptOrder(StrEnum):
@@ -32,6 +38,9 @@ class PromptOrder(StrEnum):
 
     MOST_USED = "most_used"
     MOST_RECENT = "most_recent"
+
+
+_NEWEST_FIRST = Generation.created_at.desc(), Generation.id.desc()
 
 
 @dataclass(frozen=True)
@@ -49,52 +58,118 @@ class GenerationFilter:
 
 def list_generations(session: Session, filters: GenerationFilter, page: Page) -> tuple[list[Generation], str]:
     """Returns a page of generations, newest first, and the token of the next page, which is empty on the last."""
-    where: list[ColumnElement[bool]] = []
-    if filters.model_name:
-        check_name("model_name", filters.model_name)
-        where.append(Generation.model_name == filters.model_name)
-    if filters.prompt_contains:
-        check_text("prompt_contains", filters.prompt_contains, MAX_PROMPT_CHARACTERS)
-        where.append(_contains(session, Generation.prompt, filters.prompt_contains))
-    if filters.created_after is not None:
-        where.append(Generation.created_at >= filters.created_after)
-    if filters.created_before is not None:
-        where.append(Generation.created_at < filters.created_before)
-    if filters.client:
-        check_text("client", filters.client, MAX_NAME_CHARACTERS)
-        is_named = Generation.client != literal("", literal_execute=True)  # As in the index's condition.
-        where += [Generation.client == filters.client, is_named]
-    check_range("min_rating", filters.min_rating, 0, MAX_RATING)
+    times, names = _build_conditions(filters)
     filters_hash = hash_filters(
         "generations", sorted(filters.statuses), *(str(value) for value in list(vars(filters).values())[1:])
     )
     if page.token:
         created_at, last_id = decode_page_token(page.token, filters_hash, parse_timestamp, parse_uuid)
-        where.append(tuple_(Generation.created_at, Generation.id) < (created_at, last_id))
-    rows = list(session.scalars(_select_newest(filters, where, page.limit + 1)))
+        times.append(tuple_(Generation.created_at, Generation.id) < (created_at, last_id))
+    limit = page.limit + 1
+    if filters.prompt_contains:
+        rows = _search_generations(session, filters, times, names, limit)
+    else:
+        rows = list(session.scalars(_select_newest(filters, [*times, *names], limit)))
     return split_page(rows, page.limit, filters_hash, lambda row: [row.created_at.isoformat(), row.id])
 
 
-def _select_newest(filters: GenerationFilter, where: list[ColumnElement[bool]], limit: int) -> Select[Generation]:
-    """Returns a query for the newest generations in the filter's states and with its ratings.
+def _build_conditions(filters: GenerationFilter) -> tuple[list[ColumnElement[bool]], list[ColumnElement[bool]]]:
+    """Returns the conditions of times and of names. Raises InvalidArgument for an invalid value of any filter."""
+    times: list[ColumnElement[bool]] = []
+    names: list[ColumnElement[bool]] = []
+    if filters.model_name:
+        check_name("model_name", filters.model_name)
+        names.append(Generation.model_name == filters.model_name)
+    if filters.prompt_contains:
+        check_text("prompt_contains", filters.prompt_contains, MAX_PROMPT_CHARACTERS)
+    if filters.created_after is not None:
+        times.append(Generation.created_at >= filters.created_after)
+    if filters.created_before is not None:
+        times.append(Generation.created_at < filters.created_before)
+    if filters.client:
+        check_text("client", filters.client, MAX_NAME_CHARACTERS)
+        names += _is_of_client(filters.client)
+    check_range("min_rating", filters.min_rating, 0, MAX_RATING)
+    return times, names
 
-    Each rating and each state is a contiguous run of an index. For several, the newest of each are found first, then
-    those of all. If both are chosen, the ratings make the runs: fewer rows are rated than are in most states.
+
+def _is_of_client(client: str) -> list[ColumnElement[bool]]:
+    # Also as in the index's condition.
+    return [Generation.client == client, Generation.client != literal("", literal_execute=True)]
+
+
+def _search_generations(
+    session: Session,
+    filters: GenerationFilter,
+    times: list[ColumnElement[bool]],
+    names: list[ColumnElement[bool]],
+    limit: int,
+) -> list[Generation]:
+    """Returns the newest generations whose prompts contain the filter's text, of those that meet all conditions.
+
+    A common text is found by reading some of the newest rows, and a rare one by the index: neither serves for both. If
+    some of the newest rows do not fill the page, the text is rare among them, whatever it is among the older ones.
     """
-    newest_first = Generation.created_at.desc(), Generation.id.desc()
-    is_any_status = set(filters.statuses) >= set(GenerationStatus)
-    statuses = [] if is_any_status else sorted(set(filters.statuses))
-    runs = [Generation.status == status for status in statuses]
+    index, where = PromptIndex(session, filters.prompt_contains), [*times, *names]
+    if not index.find_rare():
+        read_until = session.scalar(_select_read_until(filters, times, limit))
+        scanned = [*where, index.contains(Generation.prompt)]
+        if read_until is not None:
+            scanned.append(Generation.created_at >= read_until)
+        rows = list(session.scalars(_select_newest(filters, scanned, limit)))
+        if read_until is None or len(rows) == limit:
+            return rows
+    if filters.statuses:
+        where.append(Generation.status.in_(sorted(set(filters.statuses))))
     if filters.min_rating:
-        where = [*where, Generation.status.in_(statuses)] if statuses else where
-        runs = [Generation.rating == rating for rating in range(filters.min_rating, MAX_RATING + 1)]
+        where.append(Generation.rating >= filters.min_rating)
+    ids = index.newest_generations(where, limit)
+    return list(session.scalars(select(Generation).where(Generation.id.in_(ids)).order_by(*_NEWEST_FIRST)))
+
+
+def _select_read_until(filters: GenerationFilter, times: list[ColumnElement[bool]], limit: int) -> Select[datetime]:
+    """Returns a query for the time of creation down to which rows are read; it finds none if there are fewer rows.
+
+    It reads only an index, in its order: which rows meet the other conditions is not known without reading them.
+    """
+    runs = _index_runs(filters)
+    if not filters.min_rating and filters.client:
+        runs = [and_(*_is_of_client(filters.client))]
+    elif runs == [] and filters.model_name:
+        runs = [Generation.model_name == filters.model_name]
+    created_at, count = Generation.created_at, max(SCANNED_ROWS, SCANNED_PER_MATCH * limit)
+    newest = [
+        select(created_at).where(run, *times).order_by(created_at.desc()).limit(count) for run in runs or [true()]
+    ]
+    read = union_all(*(select(run.subquery().c.created_at) for run in newest)).subquery()
+    return select(read.c.created_at).order_by(read.c.created_at.desc()).offset(count - 1).limit(1)
+
+
+def _select_newest(filters: GenerationFilter, where: list[ColumnElement[bool]], limit: int) -> Select[Generation]:
+    """Returns a query for the newest generations in the filter's states and with its ratings."""
+    runs = _index_runs(filters)
+    if filters.min_rating and filters.statuses:
+        where = [*where, Generation.status.in_(sorted(set(filters.statuses)))]
     if len(runs) <= 1:
         found = select(Generation).where(*runs, *where)
     else:
-        newest = [select(Generation.id).where(run, *where).order_by(*newest_first).limit(limit) for run in runs]
+        newest = [select(Generation.id).where(run, *where).order_by(*_NEWEST_FIRST).limit(limit) for run in runs]
         ids = union_all(*(select(run.subquery().c.id) for run in newest))
         found = select(Generation).where(Generation.id.in_(ids))
-    return found.order_by(*newest_first).limit(limit)
+    return found.order_by(*_NEWEST_FIRST).limit(limit)
+
+
+def _index_runs(filters: GenerationFilter) -> list[ColumnElement[bool]]:
+    """Returns the conditions of the contiguous runs of an index that have the filter's states or ratings.
+
+    For several, the newest of each are found first, then those of all. If both are chosen, the ratings make the runs:
+    fewer rows are rated than are in most states.
+    """
+    if filters.min_rating:
+        return [Generation.rating == rating for rating in range(filters.min_rating, MAX_RATING + 1)]
+    if set(filters.statuses) >= set(GenerationStatus):
+        return []
+    return [Generation.status == status for status in sorted(set(filters.statuses))]
 
 
 def list_prompts(session: Session, order: PromptOrder, text_contains: str, page: Page) -> tuple[list[Prompt], str]:
@@ -102,15 +177,17 @@ def list_prompts(session: Session, order: PromptOrder, text_contains: str, page:
     where: list[ColumnElement[bool]] = []
     if text_contains:
         check_text("text_contains", text_contains, MAX_PROMPT_CHARACTERS)
-        where.append(_contains(session, Prompt.text, text_contains))
     filters_hash = hash_filters("prompts", order, text_contains)
     is_by_use = order is PromptOrder.MOST_USED
     key: InstrumentedAttribute[Any] = Prompt.used_count if is_by_use else Prompt.last_used_at
     if page.token:
         read_key = parse_number if is_by_use else parse_timestamp
         where.append(tuple_(key, Prompt.id) < decode_page_token(page.token, filters_hash, read_key, parse_number))
-    ordered = select(Prompt).where(*where).order_by(key.desc(), Prompt.id.desc())
-    rows = list(session.scalars(ordered.limit(page.limit + 1)))
+    limit = page.limit + 1
+    if text_contains:
+        rows = _search_prompts(session, key, text_contains, where, limit)
+    else:
+        rows = list(session.scalars(_select_first_prompts(key, where, limit)))
     return split_page(
         rows,
         page.limit,
@@ -119,8 +196,25 @@ def list_prompts(session: Session, order: PromptOrder, text_contains: str, page:
     )
 
 
-def _contains(session: Session, column: InstrumentedAttribute[str], text: str) -> ColumnElement[bool]:
-    """Returns the condition that the column contains the text, ignoring case and without wildcards."""
-    if session.get_bind().dialect.name == "sqlite":  # SQLite's lower() handles only ASCII.
-        return func.instr(func.dgx_casefold(column), text.casefold()) > 0
-    return func.strpos(func.lower(column), func.lower(text)) > 0
+def _search_prompts(
+    session: Session, key: InstrumentedAttribute[Any], text: str, where: list[ColumnElement[bool]], limit: int
+) -> list[Prompt]:
+    """Does for prompts what `_search_generations` does for generations."""
+    index = PromptIndex(session, text)
+    if not index.find_rare():
+        count = max(SCANNED_ROWS, SCANNED_PER_MATCH * limit)
+        place = select(key, Prompt.id).where(*where).order_by(key.desc(), Prompt.id.desc())
+        read_until = session.execute(place.offset(count - 1).limit(1)).one_or_none()
+        scanned = [*where, index.contains(Prompt.text)]
+        if read_until is not None:  # Of most prompts the key may be the same: that they were used once.
+            scanned.append(tuple_(key, Prompt.id) >= tuple(read_until))
+        rows = list(session.scalars(_select_first_prompts(key, scanned, limit)))
+        if read_until is None or len(rows) == limit:
+            return rows
+    return list(session.scalars(_select_first_prompts(key, [*where, index.matching_prompts()], limit)))
+
+
+def _select_first_prompts(
+    key: InstrumentedAttribute[Any], where: list[ColumnElement[bool]], limit: int
+) -> Select[Prompt]:
+    return select(Prompt).where(*where).order_by(key.desc(), Prompt.id.desc()).limit(limit)

@@ -2,8 +2,9 @@
 
 The smallest rank is claimed first. A generation gets its rank when it enters the queue, and keeps it. Ranks are start
 tags of start-time fair queueing (Goyal, Vin, Cheng, SIGCOMM 1996, section 2; the engine's queue uses the same): clients
-share what is generated equally, in seconds of audio, so that one client's thousands of generations do not delay
-another's first. A client's next generation starts where its last one ends. See docs/decisions/0014-fair-queue.md.
+share what is generated, in seconds of audio and in proportion to their weights, so that one client's thousands of
+generations do not delay another's first. A client's next generation starts where its last one ends. See
+docs/decisions/0014-fair-queue.md.
 """
 
 from __future__ import annotations
@@ -12,19 +13,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from typing import TypeVar
 
-from sqlalchemy import ScalarSelect, Select, func, literal, select, text
-from sqlalchemy.orm import InstrumentedAttribute, Session
-from sqlalchemy.sql.elements import ColumnElement
+from sqlalchemy import ScalarSelect, func, select, text
+from sqlalchemy.orm import Session
 
+from storage_service.db.claim_statement import has_status, select_first_claimable
 from storage_service.db.clock import now
 from storage_service.db.counts import GenerationCount
 from storage_service.db.models import Generation
 from storage_service.db.upsert import dialect_name
 from storage_service.states import GenerationStatus
-
-T = TypeVar("T")
 
 SECONDS_PER_PRIORITY_LEVEL = 600.0
 """How many seconds of audio one level of priority moves a generation ahead."""
@@ -39,6 +37,8 @@ class Place:
     rank: datetime
     priority: int
     duration_seconds: float
+    weight: float = 1.0
+    """That of its client."""
 
     @property
     def start(self) -> datetime:
@@ -48,7 +48,7 @@ class Place:
     @property
     def length(self) -> timedelta:
         """How far it moves its client's next generation back."""
-        return timedelta(seconds=self.duration_seconds)
+        return timedelta(seconds=self.duration_seconds / self.weight)
 
 
 @dataclass(frozen=True)
@@ -72,20 +72,24 @@ class QueueState:
     """Their audio."""
     max_queued: int = 0
     """How many generations the client's token lets it have in the queue; 0 if it does not limit that."""
+    weight: float = 1.0
+    """The client's share, by its token."""
     minutes_per_day: float = 0.0
     """How many minutes of audio the client's token lets it create in a day; 0 if it does not limit that."""
 
 
 def compute_virtual_time(state: QueueState) -> datetime:
-    """Returns where in the queue's order service has arrived: the start of a generation whose client has no other.
+    """Returns where in the queue's order service has arrived, for the next generation of the client.
 
-    That is the middle of the one being generated: a newcomer comes after it, but before its client's next. If an old
-    one is generated once more after a failure, it is not much before the next one in the queue.
+    For a client that has others in the queue, that is the start of the one being generated. For a newcomer it is its
+    middle: a newcomer comes after it, but before its client's next. If an old one is generated once more after a
+    failure, it is not much before the next one in the queue.
     """
+    share = 0.5 if state.last is None else 0.0
     if state.head is None:
-        return state.now if state.running is None else state.running.start + state.running.length / 2
+        return state.now if state.running is None else state.running.start + state.running.length * share
     served = state.running or state.head
-    return max(served.start + served.length / 2, state.head.start - state.head.length)
+    return max(served.start + served.length * share, state.head.start - state.head.length)
 
 
 def compute_rank(state: QueueState, priority: int) -> datetime:
@@ -125,17 +129,18 @@ def read_state(session: Session, client: str, model_name: str, priority: int) ->
     parameters = {"client": client, "model_name": model_name, "priority": priority}
     # Not as a construct of SQLAlchemy, which would take longer than the database does.
     row = session.connection().exec_driver_sql(_state_statement(dialect_name(session)), parameters).one()
-    now, client_queued, queued, audio_ms, max_queued, minutes_per_day, *places = row
+    now, client_queued, queued, audio_ms, max_queued, minutes_per_day, weight, *places = row
     return QueueState(
         now=_to_utc(now),
-        running=_read_place(*places[0:3]),
-        head=_read_place(*places[3:6]),
-        last=_read_place(*places[6:9]),
+        running=_read_place(*places[0:4]),
+        head=_read_place(*places[4:8]),
+        last=_read_place(*places[8:12]),
         client_queued=client_queued,
         queued=int(queued or 0),
         queued_audio_seconds=int(audio_ms or 0) / 1000,
         max_queued=max_queued or 0,
         minutes_per_day=minutes_per_day or 0.0,
+        weight=weight or 1.0,
     )
 
 
@@ -147,18 +152,18 @@ _STATE = """
     FROM (
         SELECT sum(generations), sum(audio_ms) FROM generation_counts WHERE status IN ('pending', 'processing')
     ) AS backlog LEFT JOIN (
-        SELECT max_queued, minutes_per_day FROM tokens
+        SELECT max_queued, minutes_per_day, weight FROM tokens
         WHERE name = {client} AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > {now}) LIMIT 1
     ) AS token ON 1 = 1 LEFT JOIN (
-        SELECT ranked_at, priority, duration_seconds FROM (
-            SELECT ranked_at, priority, duration_seconds FROM generations
+        SELECT ranked_at, priority, duration_seconds, weight FROM (
+            SELECT ranked_at, priority, duration_seconds, weight FROM generations
             WHERE status = 'processing' ORDER BY lease_expires_at DESC LIMIT 16
         ) AS leased ORDER BY ranked_at DESC LIMIT 1
     ) AS running ON 1 = 1 LEFT JOIN (
-        SELECT ranked_at, priority, duration_seconds FROM generations
+        SELECT ranked_at, priority, duration_seconds, weight FROM generations
         WHERE status = 'pending' AND model_name = {model_name} ORDER BY ranked_at LIMIT 1
     ) AS head ON 1 = 1 LEFT JOIN (
-        SELECT ranked_at, priority, duration_seconds FROM generations
+        SELECT ranked_at, priority, duration_seconds, weight FROM generations
         WHERE client = {client} AND ranked_at IS NOT NULL AND priority >= {priority} ORDER BY ranked_at DESC LIMIT 1
     ) AS last ON 1 = 1
 """
@@ -173,8 +178,10 @@ def _state_statement(dialect: str) -> str:
     return _STATE.format(now="statement_timestamp()", **{name: f"%({name})s" for name in names})
 
 
-def _read_place(rank: str | datetime | None, priority: int, duration_seconds: float) -> Place | None:
-    return None if rank is None else Place(_to_utc(rank), priority, duration_seconds)
+def _read_place(
+    rank: str | datetime | None, priority: int, duration_seconds: float, weight: float | None
+) -> Place | None:
+    return None if rank is None else Place(_to_utc(rank), priority, duration_seconds, weight or 1.0)
 
 
 def _to_utc(stored: str | datetime) -> datetime:
@@ -186,16 +193,6 @@ def _lead(priority: int) -> timedelta:
     return timedelta(seconds=SECONDS_PER_PRIORITY_LEVEL * priority)
 
 
-def has_status(status: GenerationStatus) -> ColumnElement[bool]:
-    """Returns a condition with the status as a literal: with a bound parameter, partial indexes would not be used."""
-    return Generation.status == literal(status, Generation.status.type, literal_execute=True)
-
-
-def select_next_id(model_name: str) -> Select[str]:
-    """Returns a query for the id of the model's generation that is claimed next."""
-    return _select_first_claimable(Generation.id, model_name)
-
-
 def order_models_by_next_rank(session: Session, model_names: Sequence[str]) -> Sequence[str]:
     """Returns the models that have pending generations, by the rank of their first. A single model is not looked up."""
     if len(model_names) == 1:
@@ -204,7 +201,7 @@ def order_models_by_next_rank(session: Session, model_names: Sequence[str]) -> S
     if not names:
         return []
     first_ranks: list[ScalarSelect[datetime | None]] = [
-        _select_first_claimable(Generation.ranked_at, name).scalar_subquery() for name in names
+        select_first_claimable(Generation.ranked_at, name).scalar_subquery() for name in names
     ]
     ranks = zip(session.execute(select(*first_ranks)).one(), names, strict=True)
     return [name for _, name in sorted((rank, name) for rank, name in ranks if rank is not None)]
@@ -225,9 +222,3 @@ def seconds_until_due(session: Session) -> float | None:
     *due, current = session.execute(select(leases.scalar_subquery(), waits.scalar_subquery(), now())).one()
     times = [time for time in due if time is not None]
     return max(0.0, (min(times) - current).total_seconds()) if times else None
-
-
-def _select_first_claimable(column: InstrumentedAttribute[T], model_name: str) -> Select[T]:
-    is_due = Generation.not_before.is_(None) | (Generation.not_before <= now())
-    claimable = select(column).where(has_status(GenerationStatus.PENDING), Generation.model_name == model_name, is_due)
-    return claimable.order_by(Generation.ranked_at, Generation.created_at).limit(1)

@@ -8,10 +8,10 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from service_runtime.observability.metrics import Counter, Histogram, Reading
+from storage_service.db.claim_statement import has_status
 from storage_service.db.clock import now
 from storage_service.db.counts import GenerationCount
 from storage_service.db.models import Generation
-from storage_service.domain.queue import has_status
 from storage_service.states import GenerationStatus
 
 QUEUE_BUCKETS = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 86400.0)

@@ -9,7 +9,7 @@ from datetime import datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Executable, Text, bindparam, func, inspect, select
+from sqlalchemy import Executable, bindparam, inspect, select
 from sqlalchemy.orm import Session, make_transient_to_detached
 
 from dgx_music.errors import InvalidArgument
@@ -18,7 +18,7 @@ from storage_service.db.models import Generation, draw_seed
 from storage_service.db.upsert import dialect_name, insert_into
 from storage_service.domain import lineage, prompts
 from storage_service.domain.queue_metrics import CREATED
-from storage_service.events.changes import CHANNEL, Change, build_announcement, record_change
+from storage_service.events.changes import Change, record_change
 from storage_service.states import GenerationStatus
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ _PARAMETERS = (
     *("id", "prompt", "model_name", "model_version", "status", "duration_seconds", "sample_rate", "channels", "seed"),
     *("output", "file_path", "sampling", "request_id", "request_fingerprint", "priority", "ranked_at"),
     *("continuation", "conditioning", "edit", "loop", "variation_of"),
-    *("client", "trace_parent", "attempt", "max_attempts", "progress"),
+    *("client", "weight", "trace_parent", "attempt", "max_attempts", "progress"),
 )
 """The columns that are set by a parameter of their name."""
 
@@ -57,6 +57,7 @@ def insert(
     file_path: str | None,
     model_version: str | None,
     counts_prompt: bool,
+    weight: float = 1.0,
 ) -> tuple[Generation, bool]:
     """Returns the row, and whether it was created now. `counts_prompt`, on Postgres: in the same round trip."""
     request_id = new.request_id and new.request_id.lower()
@@ -85,6 +86,7 @@ def insert(
         "priority": new.priority,
         "ranked_at": rank,
         "client": origin.client,
+        "weight": None if weight == 1.0 else weight,
         "trace_parent": origin.trace_parent,
         "attempt": 0,
         "max_attempts": new.max_attempts or max_attempts,
@@ -92,15 +94,13 @@ def insert(
     }
     dialect, connection = dialect_name(session), session.connection()
     values = dict(row)
-    if dialect == "postgresql":
-        values["announcement"] = build_announcement(session, change)
     if counts_prompt:
         values["text_sha256"] = prompts.text_sha256(new.prompt)
     while True:
         inserted = connection.execute(_insert_statement(dialect, counts_prompt=counts_prompt), values).one_or_none()
         if inserted is not None:
             CREATED.inc()
-            record_change(session, change, is_announced=True)
+            record_change(session, change)
             created = _attach_row(session, {**row, "created_at": inserted.created_at})
             lineage.insert_links(session, created)
             return created, True
@@ -127,16 +127,12 @@ def _insert_statement(dialect: str, *, counts_prompt: bool) -> Executable:
         metadata=bindparam("metadata_", type_=columns.metadata.type),
     )
     idempotent = statement.on_conflict_do_nothing(index_elements=[columns.request_id])
-    if dialect == "sqlite":
-        return idempotent.returning(columns.created_at)
-    # Part of the INSERT, the notification needs no round trip of its own.
-    notification = func.pg_notify(CHANNEL, bindparam("announcement", type_=Text))
     if not counts_prompt:
-        return idempotent.returning(columns.created_at, notification)
+        return idempotent.returning(columns.created_at)
     # In a WITH, SQLAlchemy does not derive the columns from the parameters.
     named = {name: bindparam(name, type_=columns[name].type) for name in _PARAMETERS}
     inserted = idempotent.values(named).returning(columns.created_at).cte()
-    return select(inserted.c.created_at, notification).add_cte(prompts.count_use_with(inserted))
+    return select(inserted.c.created_at).add_cte(prompts.count_use_with(inserted))
 
 
 def find_by_request_id(session: Session, new: NewGeneration) -> Generation | None:

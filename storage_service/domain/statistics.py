@@ -11,10 +11,10 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from dgx_music.errors import InvalidArgument
+from storage_service.db.claim_statement import has_status
 from storage_service.db.clock import now
 from storage_service.db.counts import NOT_FINISHED, GenerationCount, GenerationTime, PromptCount
 from storage_service.db.models import Generation
-from storage_service.domain.queue import has_status
 from storage_service.states import TERMINAL_STATES, GenerationStatus
 
 DEFAULT_DAYS = 7

@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, func, or_, select, text, tuple_, update
 from sqlalchemy.orm import Session
 
 from dgx_music.errors import AlreadyExists, InvalidArgument, NotFound, Unauthenticated
+from dgx_music.limits import MAX_WEIGHT, MIN_WEIGHT
 from service_runtime.access import token_format
 from service_runtime.access.caller import Scope
 from service_runtime.rpc.paging import Page
@@ -45,6 +46,8 @@ class NewToken:
     max_queued: int = 0
     minutes_per_day: float = 0.0
     expires_at: datetime | None = None
+    weight: float = 0.0
+    """0 for 1."""
 
     def check(self) -> None:
         """Raises InvalidArgument for the first invalid field."""
@@ -59,6 +62,8 @@ class NewToken:
         check_range("limits.calls_per_minute", self.calls_per_minute, 0, _MAX_COUNT)
         check_range("limits.max_queued", self.max_queued, 0, _MAX_COUNT)
         check_finite("limits.minutes_per_day", self.minutes_per_day)
+        if self.weight:
+            check_range("weight", self.weight, MIN_WEIGHT, MAX_WEIGHT)
 
 
 def create_token(session: Session, new: NewToken) -> tuple[Token, str]:
@@ -89,6 +94,7 @@ def create_token(session: Session, new: NewToken) -> tuple[Token, str]:
         calls_per_minute=new.calls_per_minute,
         max_queued=new.max_queued,
         minutes_per_day=new.minutes_per_day,
+        weight=new.weight or 1.0,
         created_at=current,
         expires_at=new.expires_at,
     )

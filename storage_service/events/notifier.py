@@ -23,12 +23,28 @@ class ChangeEvent(asyncio.Event):
     """Why it can't change any more."""
 
 
+class WorkEvent(asyncio.Event):
+    """Set when one of the models may have work to claim."""
+
+    def __init__(self, model_names: Iterable[str]) -> None:
+        super().__init__()
+        self.model_names = frozenset(model_names)
+        self.woken_for: set[str] = set()
+        """The models of changes for which no other event was set."""
+
+    def take(self) -> set[str]:
+        """Clears the event and returns `woken_for`. Who can't look for that work adds it again."""
+        self.clear()
+        taken, self.woken_for = self.woken_for, set()
+        return taken
+
+
 class Notifier:
     """Passes changes on to the calls that wait for them. Belongs to one event loop."""
 
     def __init__(self) -> None:
         self._watchers: defaultdict[str, set[ChangeEvent]] = defaultdict(set)
-        self._claimers: dict[asyncio.Event, frozenset[str]] = {}
+        self._claimers: dict[WorkEvent, None] = {}  # Those that wait longest first.
         self._next_sweep_at = float("inf")
         self._sweep_earlier = asyncio.Event()
         self.is_closed = False
@@ -46,14 +62,17 @@ class Notifier:
                 del self._watchers[generation_id]
 
     @contextmanager
-    def subscribe_to_work(self, model_names: Iterable[str]) -> Iterator[asyncio.Event]:
+    def subscribe_to_work(self, model_names: Iterable[str]) -> Iterator[WorkEvent]:
         """Yields an event that is set, while the block runs, when one of the models may have work to claim."""
-        event = asyncio.Event()
-        self._claimers[event] = frozenset(model_names)
+        event = WorkEvent(model_names)
+        self._claimers[event] = None
         try:
             yield event
         finally:
             del self._claimers[event]
+            # Woken, but it has claimed something else, or its caller has gone: the work is another's.
+            for model_name in event.woken_for:
+                self._wake_claimer(model_name)
 
     def publish(self, changes: Iterable[Change]) -> None:
         """Wakes the calls that wait for one of the changes."""
@@ -62,7 +81,7 @@ class Notifier:
             for event in self._watchers.get(change.generation_id, ()):
                 event.set()
             if change.is_claimable:
-                self.wake_claimers([change.model_name])
+                self._wake_claimer(change.model_name)
             if change.due_seconds is not None and loop_time + change.due_seconds < self._next_sweep_at:
                 self._sweep_earlier.set()
 
@@ -76,9 +95,17 @@ class Notifier:
     def wake_claimers(self, model_names: Iterable[str]) -> None:
         """Wakes the calls that wait for work of one of the models."""
         names = frozenset(model_names)
-        for event, accepted in self._claimers.items():
-            if accepted & names:
+        for event in self._claimers:
+            if event.model_names & names:
                 event.set()
+
+    def _wake_claimer(self, model_name: str) -> None:
+        """Wakes one of the calls that wait for work of the model: if all were, all but one would claim in vain."""
+        for event in self._claimers:
+            if model_name in event.model_names and not event.is_set():
+                event.woken_for.add(model_name)
+                event.set()
+                return
 
     def wake_all(self) -> None:
         """Wakes all waiting calls, because changes may have been missed."""

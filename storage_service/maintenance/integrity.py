@@ -17,12 +17,16 @@ from dgx_music.limits import MAX_RATING
 from storage_service.db import schema
 from storage_service.db.counts import find_count_mismatches
 from storage_service.db.database import Database
+from storage_service.db.dependent_models import ParentLink
 from storage_service.db.error_translation import DamagedDatabase, ReplacedDatabase
-from storage_service.db.lineage_models import ParentLink
 from storage_service.db.models import Generation, Prompt
+from storage_service.db.schema import TEXT_INDEX_TABLE
 from storage_service.domain import lineage, prompts
 from storage_service.maintenance.row_ranges import iter_row_ranges
+from storage_service.search.index_repair import find_index_problems
 from storage_service.states import TERMINAL_STATES, GenerationStage, GenerationStatus
+
+TEXT_INDEX, REINDEX = "text index", "run `dgx-music db reindex`"
 
 _MAX_SHOWN_CHARACTERS = 60
 """How much of a prompt a finding shows."""
@@ -51,6 +55,7 @@ def find_violations(database: Database) -> Iterator[Finding]:
             yield from _check_prompts(database)
             yield from _check_prompt_uses(database)
             yield from _check_counts(database)
+            yield from (Finding(TEXT_INDEX, problem, REINDEX) for problem in find_index_problems(database))
     except DamagedDatabase as error:  # A file may be too damaged even to be opened.
         yield Finding("database", error.message)
     except ReplacedDatabase as error:
@@ -65,7 +70,8 @@ def _find_damage(database: Database) -> Iterator[Finding]:
     with database.read() as session:
         for (line,) in session.execute(text("PRAGMA integrity_check")):
             if line != "ok":
-                yield Finding("database", line)
+                is_of_index = TEXT_INDEX_TABLE in line  # SQLite's own check includes it from 3.44 on.
+                yield Finding(TEXT_INDEX if is_of_index else "database", line, REINDEX if is_of_index else "")
 
 
 def _check_generations(database: Database) -> Iterator[Finding]:

@@ -16,13 +16,14 @@ from pathlib import Path
 from sqlalchemy import text
 
 from dgx_music.errors import FailedPrecondition, ServiceError, Unavailable
+from storage_service.database_url import connection_options
 from storage_service.db.database import Database
 from storage_service.db.declarative_base import Base
 
 _DEBIAN_TOOLS_FOLDER = Path("/usr/lib/postgresql")
 """Where Debian installs the tools of each version. Only one version is on PATH."""
 
-_REVISION = re.compile(r"^COPY \S+alembic_version \(version_num\) FROM stdin;\n(\w+)\n", re.MULTILINE)
+_REVISION = re.compile(r"^COPY \S+alembic_version \(version_num\b[^)]*\) FROM stdin;\n(\w+)\b", re.MULTILINE)
 
 _DISCONNECT_TIMEOUT_SECONDS = 5.0
 """How long other connections may take to end: the server keeps one for a moment after its client has closed it."""
@@ -117,6 +118,9 @@ def _run(database: Database, command: list[str], *, output: int = subprocess.PIP
         "PGOPTIONS": f"-c lock_timeout={round(database.busy_timeout_seconds * 1000)}",
         "PGCONNECT_TIMEOUT": str(max(2, round(database.busy_timeout_seconds))),
     }
+    options = connection_options(database.url, database.busy_timeout_seconds)
+    if "target_session_attrs" in options:
+        environment["PGTARGETSESSIONATTRS"] = options["target_session_attrs"]
     if database.url.password is not None:
         environment["PGPASSWORD"] = str(database.url.password)
     result = subprocess.run(command, env=environment, stdout=output, stderr=subprocess.PIPE, text=True, check=False)

@@ -9,6 +9,9 @@ from storage_service.db.database import Database
 from storage_service.db.declarative_base import Base
 from storage_service.db.error_translation import DamagedDatabase
 from storage_service.db.models import Generation, Prompt
+from storage_service.db.schema import TEXT_INDEX_TABLE
+
+_TABLES = {*Base.metadata.tables, TEXT_INDEX_TABLE}
 
 
 def vacuum(database: Database) -> tuple[int, int]:
@@ -18,11 +21,14 @@ def vacuum(database: Database) -> tuple[int, int]:
     """
     before = measure_size_bytes(database)
     with database.outside_transactions() as connection:
+        tables = [table for table in inspect(connection).get_table_names() if table in _TABLES]
         if database.is_sqlite:
+            if TEXT_INDEX_TABLE in tables:
+                connection.exec_driver_sql("INSERT INTO prompt_search(prompt_search) VALUES ('rebuild')")
             connection.exec_driver_sql("VACUUM")
             connection.exec_driver_sql("ANALYZE")
         else:
-            connection.exec_driver_sql(f"VACUUM (ANALYZE) {', '.join(Base.metadata.tables)}")
+            connection.exec_driver_sql(f"VACUUM (ANALYZE) {', '.join(tables)}")
     return before, measure_size_bytes(database)
 
 

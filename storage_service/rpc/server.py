@@ -20,6 +20,7 @@ from storage_service.db.error_translation import ReplacedDatabase
 from storage_service.domain import token_registry
 from storage_service.domain.queue_limits import QueueLimits
 from storage_service.domain.queue_metrics import read_queue_metrics
+from storage_service.domain.sharing.preemption import Preemption
 from storage_service.rpc.servicer import StorageServicer
 from storage_service.rpc.token_converters import token_to_proto
 from storage_service.sweeper import run_sweeper
@@ -37,7 +38,8 @@ class StorageServer:
 
     def add_to(self, server: grpc.aio.Server) -> None:
         limits = QueueLimits(self._settings.max_pending, self._settings.max_pending_per_client)
-        servicer = StorageServicer(self._store, self._settings.max_attempts, limits)
+        preemption = Preemption(self._settings.preempt_after_seconds)
+        servicer = StorageServicer(self._store, self._settings.max_attempts, limits, preemption)
         storage_pb2_grpc.add_StorageServiceServicer_to_server(servicer, server)
 
     async def start(self) -> None:

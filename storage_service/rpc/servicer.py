@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy.orm import Session
 from structlog.contextvars import bind_contextvars
 
 from dgx_music.access.v1 import access_pb2
@@ -20,7 +22,11 @@ from service_runtime.validation import check_prompt
 from storage_service.async_store import Store
 from storage_service.domain import creation, leases, lifecycle, lineage, listing, prompts, queue_metrics, token_registry
 from storage_service.domain.queue_limits import QueueLimits
+from storage_service.domain.request_validation import check_model_names
 from storage_service.domain.row_insertion import Origin
+from storage_service.domain.sharing import job_checkpoints
+from storage_service.domain.sharing.hand_back import hand_back
+from storage_service.domain.sharing.preemption import Preemption
 from storage_service.domain.statistics import compute_statistics
 from storage_service.rpc import converters, token_converters
 from storage_service.rpc.shaping_converters import node_to_proto
@@ -38,8 +44,8 @@ _TRACE_PARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
     """Implements dgx_music.storage.v1.StorageService on a store."""
 
-    def __init__(self, store: Store, max_attempts: int, limits: QueueLimits) -> None:
-        self._store = store
+    def __init__(self, store: Store, max_attempts: int, limits: QueueLimits, preemption: Preemption) -> None:
+        self._store, self._preemption = store, preemption
         self._max_attempts, self._limits = max_attempts, limits
 
     async def CreateGeneration(
@@ -98,31 +104,36 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
         if row.attempt == 1 and row.started_at is not None:
             queue_metrics.QUEUE_SECONDS.observe(max(0.0, (row.started_at - row.created_at).total_seconds()))
         bind_contextvars(generation_id=row.id)
+        checkpoint = b"" if row.attempt == 1 else await self._store.read(lambda s: job_checkpoints.read(s, row.id))
         log.info("claimed", generation_id=row.id, worker_id=row.worker_id, attempt=row.attempt)
         return storage_pb2.ClaimGenerationResponse(
             generation=converters.generation_to_proto(row),
             lease_token=row.lease_token or "",
             lease_expires_at=converters.timestamp_to_proto(row.lease_expires_at),
             trace_parent=row.trace_parent or "",
+            checkpoint=checkpoint,
+            weight=row.weight or 1.0,
         )
 
     async def RenewLease(
         self, request: storage_pb2.RenewLeaseRequest, context: Context
     ) -> storage_pb2.RenewLeaseResponse:
         stage = converters.stage_from_proto(request)
-        expires_at = await self._store.write(
-            lambda s: leases.renew(
-                s,
-                request.id,
-                request.lease_token,
-                request.lease_seconds,
-                stage,
-                request.progress,
-                request.export_address,
-            )
-        )
+        lease = request.id, request.lease_token, request.lease_seconds
+        if request.model_names:
+            check_model_names("model_names", request.model_names)
+
+        def renew(session: Session) -> tuple[datetime | None, str]:
+            row = leases.renew(session, *lease, stage, request.progress, request.export_address)
+            if row is None:
+                return None, ""
+            return row.lease_expires_at, self._preemption.find(session, row, request.model_names)
+
+        expires_at, preempted_by = await self._store.write(renew)
         return storage_pb2.RenewLeaseResponse(
-            cancelled=expires_at is None, lease_expires_at=converters.timestamp_to_proto(expires_at)
+            cancelled=expires_at is None,
+            lease_expires_at=converters.timestamp_to_proto(expires_at),
+            preempted_by=preempted_by,
         )
 
     async def CompleteGeneration(
@@ -139,9 +150,12 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
     ) -> storage_pb2.FailGenerationResponse:
         report = request.id, request.lease_token, request.error_message
         if request.handed_back:
-            row = await self._store.write(lambda s: leases.hand_back(s, *report))
-            queue_metrics.ATTEMPTS_ENDED.inc("handed_back")
-            log.info("handed_back", generation_id=row.id, reason=row.error_message)
+            checkpoint, preempted_by = request.checkpoint, request.preempted_by
+            row = await self._store.write(
+                lambda s: hand_back(s, *report, checkpoint=checkpoint, preempted_by=preempted_by)
+            )
+            queue_metrics.ATTEMPTS_ENDED.inc("preempted" if preempted_by else "handed_back")
+            log.info("handed_back", generation_id=row.id, reason=row.error_message, checkpoint_bytes=len(checkpoint))
         else:
             retryable, delay_seconds = request.retryable, request.retry_after_seconds
             row = await self._store.write(

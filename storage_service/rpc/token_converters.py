@@ -25,6 +25,7 @@ def token_to_proto(token: Token) -> access_pb2.Token:
             max_queued=token.max_queued,
             minutes_per_day=token.minutes_per_day,
         ),
+        weight=token.weight,
         created_at=timestamp_to_proto(token.created_at),
         expires_at=timestamp_to_proto(token.expires_at),
         revoked_at=timestamp_to_proto(token.revoked_at),
@@ -46,4 +47,5 @@ def new_token_from_proto(request: access_pb2.CreateTokenRequest) -> NewToken:
         max_queued=request.limits.max_queued,
         minutes_per_day=request.limits.minutes_per_day,
         expires_at=expires_at,
+        weight=request.weight,
     )

@@ -50,6 +50,7 @@ ONLY_IN = {
     "starlette": ("gateway",),
     "uvicorn": ("gateway",),
     "mcp": ("gateway",),
+    "ray": ("gateway",),
 }
 """Library → the packages that may import it."""
 
@@ -114,7 +115,8 @@ LAYERS = {
         ("storage_service.rpc",),
         ("storage_service.sweeper", "storage_service"),
         ("storage_service.async_store", "storage_service.api", "storage_service.maintenance"),
-        ("storage_service.domain",),
+        ("storage_service.domain", "storage_service.pooler"),
+        ("storage_service.search",),
         ("storage_service.db",),
         ("storage_service.events",),
         ("storage_service.states", "storage_service.config"),
@@ -191,6 +193,7 @@ LAYERS = {
         ("gateway.cli.display", "gateway.cli.playback"),
         ("gateway.cli.session",),
         ("gateway.cli.signals",),
+        ("gateway.ray",),
         ("gateway.embedded",),
         ("gateway.settings_catalog",),
         ("gateway.http", "gateway.mcp"),

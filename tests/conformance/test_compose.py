@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
-import shlex
 import signal
 import subprocess
 import sys
 import uuid
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import grpc
 import grpc.aio
 import pytest
 import yaml
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from dgx_music.access.v1 import access_pb2
 from dgx_music.channel import connect
@@ -28,18 +26,16 @@ from generation_service.config import GenerationSettings
 from generation_service.models.discovery import find_installed_models
 from service_runtime.rpc.probe import probe
 from tests.support.access_services import SERVICE_TOKEN
-from tests.support.processes import free_ports, wait_until_serving
-from tests.support.tls_files import make_tls_files
+from tests.support.compose_containers import Containers, of_profiles, own_services, read_env_file
+from tests.support.dockerfile import copied_paths, image_environment, pip_arguments
+from tests.support.health import wait_until_healthy
+from tests.support.processes import wait_until_serving
+from tests.support.tls_files import LOOPBACK, make_tls_files
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
-CONTAINER_PORTS = {
-    "storage": "50052",
-    "export": "50053",
-    "generation": "50051",
-    "gateway": "50050",
-    "network-gateway": "50443",
-}
+VARIABLES = {"DGX_MUSIC_SERVICE_TOKEN": SERVICE_TOKEN, "DGX_MUSIC_DEVICES": "cpu"}
+"""Those of the shell: the secret of the services, and that there is no GPU."""
 
 
 @pytest.mark.parametrize("file", ["compose.yaml", "deploy/compose.secrets.yaml"])
@@ -50,22 +46,23 @@ def test_compose_file_is_valid(file: str) -> None:
 
 
 def test_paths_copied_into_the_image_exist() -> None:
-    lines = (ROOT / "deploy/Dockerfile").read_text().splitlines()
-    copied = [
-        word for line in lines if line.startswith("COPY ") and "--from" not in line for word in line.split()[1:-1]
-    ]
+    copied = copied_paths()
     assert copied
     assert [path for path in copied if not (ROOT / path).exists()] == []
 
 
 def test_only_generation_has_the_image_with_torch() -> None:
-    services: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
-    stages = stage_lines((ROOT / "deploy/Dockerfile").read_text())
-    installed = {name: pip_arguments(service["build"]["target"], stages) for name, service in services.items()}
+    services = own_services()
+    installed = {name: pip_arguments(service["build"]["target"]) for name, service in services.items()}
     assert installed.pop("generation") == ["/requirements/generation.txt", "/wheels/*.whl"]
     assert set(map(tuple, installed.values())) == {("/requirements/services.txt", "/wheels/*.whl")}
     images = {service["image"]: service["build"]["target"] for service in services.values()}
     assert images == {"dgx-music": "services", "dgx-music-generation": "generation"}
+
+
+def test_dockerfile_follows_the_rules_of_hadolint() -> None:
+    done = subprocess.run([BIN / "hadolint", ROOT / "deploy/Dockerfile"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
 
 
 def test_image_installs_nothing_that_is_not_pinned() -> None:
@@ -80,7 +77,7 @@ def test_image_installs_nothing_that_is_not_pinned() -> None:
 
 
 def test_containers_can_do_little() -> None:
-    services: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
+    services = own_services()
     uid = re.search(r"useradd --uid (\d+)", (ROOT / "deploy/Dockerfile").read_text())
     assert uid is not None
     for service in services.values():
@@ -99,7 +96,7 @@ def test_containers_can_do_little() -> None:
 
 def test_secrets_are_files_in_all_containers() -> None:
     overlay = yaml.safe_load((ROOT / "deploy/compose.secrets.yaml").read_text())
-    assert overlay["services"].keys() == yaml.safe_load((ROOT / "compose.yaml").read_text())["services"].keys()
+    assert overlay["services"].keys() == own_services().keys()
     for service in overlay["services"].values():
         environment = service["environment"]
         assert environment["DGX_MUSIC_SERVICE_TOKEN"] == ""
@@ -109,10 +106,10 @@ def test_secrets_are_files_in_all_containers() -> None:
 
 
 def test_generation_finds_the_models_in_its_volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    services: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
+    services = own_services()
     assert services["generation"]["volumes"] == ["models:/data"]
-    for name, value in image_environment(str(tmp_path)).items():
-        monkeypatch.setenv(name, value)
+    for name, value in image_environment().items():
+        monkeypatch.setenv(name, value.replace("/data", str(tmp_path)))
     for folder in ("huggingface/hub/models--facebook--musicgen-small/snapshots/commit", "models/own"):
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "state_dict.bin").touch()
@@ -120,55 +117,78 @@ def test_generation_finds_the_models_in_its_volume(tmp_path: Path, monkeypatch: 
 
 
 async def test_services_run_as_plain_processes(tmp_path: Path) -> None:
-    services: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
-    ports = {name: str(port) for name, port in zip(services, free_ports(len(services)), strict=True)}
-    tls = make_tls_files(tmp_path / "network-gateway/tls")
-    processes: dict[str, asyncio.subprocess.Process] = {}
-    try:
-        for name, service in services.items():
-            volume = tmp_path / name  # Each container has its own data folder.
-            volume.mkdir(exist_ok=True, parents=True)
-            settings = {key: local_value(value, ports) for key, value in service["environment"].items()}
-            settings = {key: value.replace("/data/", f"{volume}/") for key, value in settings.items()}
-            settings |= image_environment(str(volume)) | {"DGX_MUSIC_SERVICE_TOKEN": SERVICE_TOKEN}
-            if name == "network-gateway":  # Here it listens on loopback too.
-                settings["DGX_MUSIC_REQUIRE_TOKENS"] = "true"
-            processes[name] = await asyncio.create_subprocess_exec(
-                BIN / "dgx-music",
-                *service["command"],
-                env={**os.environ, **settings},
-                stderr=asyncio.subprocess.PIPE,
-            )
-        shown = {name: Credentials() for name in services} | {
-            "network-gateway": tls.credentials(token=SERVICE_TOKEN),
-        }
-        for name, process in processes.items():
-            await wait_until_serving(process)
-            check = services[name]["healthcheck"]["test"]
-            assert check[-3:-1] == ["-m", "service_runtime.rpc.probe"]
-            assert check[-1].rpartition(":")[2] == services[name]["environment"]["DGX_MUSIC_LISTEN"].rpartition(":")[2]
-        for name, port in ports.items():
-            await wait_until_healthy(port, shown[name])
-            assert await probe(f"127.0.0.1:{port}", shown[name]) is None
-        await create_generation(f"127.0.0.1:{ports['gateway']}", Credentials(), tmp_path / "export")
-        network = f"127.0.0.1:{ports['network-gateway']}"
+    containers = Containers(of_profiles("network"), tmp_path, VARIABLES)
+    network = containers.address("network-gateway")
+    tls = make_tls_files(tmp_path / "tls/tls")
+    tls.issue((*LOOPBACK, network.partition(":")[0]))
+    shown = {"network-gateway": tls.credentials(token=SERVICE_TOKEN)}
+    async with serving(containers, shown):
+        await create_generation(containers.address("gateway"), Credentials(), tmp_path / "library")
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await create_generation(network, tls.credentials(), tmp_path / "export")
+            await create_generation(network, tls.credentials(), tmp_path / "library")
         assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
-        token = await create_token(f"127.0.0.1:{ports['gateway']}", "studio")
-        assert await create_generation(network, tls.credentials(token=token), tmp_path / "export") == "studio"
+        token = await create_token(containers.address("gateway"), "studio")
+        assert await create_generation(network, tls.credentials(token=token), tmp_path / "library") == "studio"
+
+
+@asynccontextmanager
+async def serving(containers: Containers, shown: Mapping[str, Credentials]) -> AsyncIterator[None]:
+    """Starts all containers, waits until their health checks succeed, and ends them with the block."""
+    try:
+        for name, service in containers.services.items():
+            # Here it listens on loopback too.
+            settings = {"DGX_MUSIC_REQUIRE_TOKENS": "true"} if name == "network-gateway" else {}
+            await containers.start(name, **settings)
+            check = service["healthcheck"]["test"]
+            assert check[-3:-1] == ["-m", "service_runtime.rpc.probe"]
+            assert check[-1].rpartition(":")[2] == service["environment"]["DGX_MUSIC_LISTEN"].rpartition(":")[2]
+        for process in containers.processes.values():
+            await wait_until_serving(process)
+        for name in containers.services:
+            credentials = shown.get(name, Credentials())
+            await wait_until_healthy(containers.address(name), credentials)
+            assert await probe(containers.address(name), credentials) is None
+        yield
     finally:
-        for process in processes.values():
+        for process in containers.processes.values():
             if process.returncode is None:
                 process.send_signal(signal.SIGTERM)
-        codes = {name: (await exit_code(process)) for name, process in processes.items()}
-    assert codes == dict.fromkeys(services, 0)
+        codes = {name: (await exit_code(process)) for name, process in containers.processes.items()}
+    assert codes == dict.fromkeys(containers.services, 0)
+
+
+def test_profile_many_has_two_of_each_service_under_one_name() -> None:
+    services = of_profiles("many")
+    containers = Containers(services, Path(), many_variables("s3"))
+    settings = containers.environment("gateway")
+    for service in ("storage", "export"):
+        addresses = settings[f"DGX_MUSIC_{service.upper()}_ADDRESS"].removeprefix("ipv4:").split(",")
+        assert addresses == [containers.address(service), containers.address(f"{service}-2")]
+    for name in ("export", "export-2"):
+        environment = containers.environment(name)
+        assert environment["DGX_MUSIC_EXPORT_ADVERTISED_ADDRESS"] == containers.address(name)
+        assert environment["AWS_SECRET_ACCESS_KEY"] == "s3"
+    assert containers.volume("export") != containers.volume("export-2")
+    assert (
+        containers.environment("storage-2")["DGX_MUSIC_DATABASE_URL"] == "postgresql://dgx_music:p@postgres/dgx_music"
+    )
+    # Without the profile there is none of that.
+    alone = Containers(of_profiles(), Path(), {}).environment("export")
+    assert not {name for name in alone if name.startswith("AWS_")}
+    assert alone["DGX_MUSIC_LIBRARY_URL"] == alone["DGX_MUSIC_EXPORT_ADVERTISED_ADDRESS"] == ""
+
+
+def many_variables(secret: str) -> dict[str, str]:
+    """Those of deploy/many.env and of .env."""
+    secrets = {"DGX_MUSIC_POSTGRES_PASSWORD": "p", "AWS_SECRET_ACCESS_KEY": secret}
+    return secrets | read_env_file(ROOT / "deploy/many.env", secrets)
 
 
 def test_gateways_that_other_machines_reach_require_tls_and_tokens() -> None:
-    services: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
+    services = own_services()
     published = {name: service["ports"] for name, service in services.items() if "ports" in service}
     assert published.pop("gateway") == ["127.0.0.1:50050:50050"]
+    assert published.pop("gateway-2") == ["127.0.0.1:50054:50050"]
     assert list(published) == ["network-gateway"]
     assert services["network-gateway"]["environment"]["DGX_MUSIC_ALLOW_INSECURE_LISTEN"] == "false"
 
@@ -194,59 +214,6 @@ async def create_generation(address: str, credentials: Credentials, library: Pat
         assert states[-1].state == storage_pb2.GENERATION_STATE_COMPLETED, states[-1].error_message
         assert (library / states[-1].file_path).stat().st_size == states[-1].file_size_bytes
         return states[-1].client
-
-
-def stage_lines(dockerfile: str) -> dict[str, list[str]]:
-    """Returns the lines of each stage by its name, the FROM line first."""
-    stages: dict[str, list[str]] = {}
-    for line in dockerfile.splitlines():
-        if line.startswith("FROM "):
-            lines = stages[line.split()[-1]] = []
-        if line and not line.startswith("#"):
-            lines.append(line)
-    return stages
-
-
-def pip_arguments(stage: str, stages: dict[str, list[str]]) -> list[str]:
-    """Returns what pip installs in a stage, in the stages that it builds on, and where it copies the result from."""
-    if stage not in stages:
-        return []
-    first, *lines = stages[stage]
-    installed = pip_arguments(first.split()[1], stages)
-    for line in lines:
-        if found := re.fullmatch(r"COPY --from=(\S+) /opt/dgx-music /opt/dgx-music", line):
-            installed += pip_arguments(found[1], stages)
-        elif found := re.match(r"RUN /opt/dgx-music/bin/pip install (.+?)(?: &&|$)", line):
-            installed.append(shlex.split(found[1])[-1])
-    return installed
-
-
-def image_environment(volume: str) -> dict[str, str]:
-    """Returns the environment that the images set, with the volume at the given path."""
-    base = stage_lines((ROOT / "deploy/Dockerfile").read_text())["base"]
-    (line,) = [line for line in base if line.startswith("ENV ")]
-    settings = dict(setting.split("=", 1) for setting in line.split()[1:])
-    del settings["PATH"]
-    return {name: value.replace("/data", volume) for name, value in settings.items()}
-
-
-def local_value(value: str, ports: dict[str, str]) -> str:
-    """Returns a setting of a container as a process on this machine needs it."""
-    host, _, port = value.rpartition(":")
-    for name, free in ports.items():
-        if port and port == CONTAINER_PORTS[name]:
-            return f"127.0.0.1:{free}" if host in (name, "0.0.0.0") else value
-    return "" if value.startswith("${") else value
-
-
-async def wait_until_healthy(port: str, credentials: Credentials) -> None:
-    """Returns when all services at the port are SERVING."""
-    async with connect(f"127.0.0.1:{port}", credentials) as channel:
-        health: Any = health_pb2_grpc.HealthStub(channel)
-        async for answer in health.Watch(health_pb2.HealthCheckRequest(), timeout=60):
-            if answer.status == health_pb2.HealthCheckResponse.SERVING:
-                return
-    raise AssertionError(f"the server at {port} ended")
 
 
 async def exit_code(process: asyncio.subprocess.Process) -> int | None:

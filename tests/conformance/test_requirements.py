@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
-IMAGES = {"services": ["otel", "postgres", "tls"], "generation": ["diffusion", "musicgen", "otel"]}
+IMAGES = {"services": ["otel", "postgres", "s3", "tls"], "generation": ["diffusion", "musicgen", "otel", "tls"]}
 """Image → the extras in it."""
 OWN = {"dgx-music", "dgx-music-client"}
 LICENCES = re.compile(
@@ -23,7 +23,7 @@ LICENCES = re.compile(
     r")",
     re.IGNORECASE,
 )
-"""Licences of what the images contain; docs/deployment.md lists them."""
+"""Licences of what the images contain; docs/deploy/README.md lists them."""
 FOR_OTHER_SYSTEMS = {"colorama", "httpx2-jsfetch"}
 UNSTATED = {"pysqlite3"}
 """Its licence, zlib's, is in its files alone."""

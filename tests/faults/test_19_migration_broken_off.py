@@ -47,5 +47,5 @@ def test_killed_migration_leaves_previous_schema(empty_url: str, open_database: 
 async def test_server_stops_if_schema_is_migrated_under_it(url: str, address: str, database: Database) -> None:
     async with storage_server(url, address) as server:
         with database.write() as session:
-            session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+            session.execute(text("UPDATE alembic_version SET version_num = '9999', min_compatible = '9999'"))
         assert await asyncio.wait_for(server.wait(), 60) == 1

@@ -3,6 +3,7 @@ which status they end."""
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
 from contextlib import ExitStack
@@ -36,6 +37,33 @@ async def test_units_serve_report_and_stop(tmp_path: Path) -> None:
             await unit.receive_until("WATCHDOG=1")
             unit.process.send_signal(signal.SIGTERM)
             await unit.receive_until("STOPPING=1")
+            status, log = await unit.end()
+            assert status == 0, log
+
+
+@pytest.mark.slow
+async def test_worker_of_a_template(tmp_path: Path) -> None:
+    ports = dict(zip(("storage", "export", "generation", "gateway"), free_ports(4), strict=True))
+    settings = {f"DGX_MUSIC_{name.upper()}_ADDRESS": f"127.0.0.1:{port}" for name, port in ports.items()}
+    settings["DGX_MUSIC_DEVICES"] = "cpu"  # There is no GPU here.
+    with ExitStack() as stack:
+        units = [Unit(BY_NAME[name], tmp_path, **settings) for name in ("storage", "export", "gateway")]
+        # What the gateway calls is the first instance; the second one has a socket alone.
+        first = {"DGX_MUSIC_LISTEN": f"127.0.0.1:{ports['generation']}", "DGX_MUSIC_WORKER_SLOTS": "1"}
+        units.append(Unit(BY_NAME["generation@"], tmp_path, instance="0", **settings, **first))
+        units.append(Unit(BY_NAME["generation@"], tmp_path, instance="1", **settings))
+        for unit in units:
+            stack.callback(unit.close)
+            await unit.start()
+            await unit.receive_until("READY=1")
+        assert (tmp_path / "dgx-music-generation-1/socket").is_socket()
+        async with AsyncClient(settings["DGX_MUSIC_GATEWAY_ADDRESS"]) as client:
+            workers: set[str] = set()
+            while len(workers) < 2:
+                made = await asyncio.gather(*(client.generate(f"techno {n}", duration=10.0) for n in range(6)))
+                workers |= {(await client.get(str(one.id))).message.worker_id for one in made}
+        for unit in reversed(units):
+            unit.process.send_signal(signal.SIGTERM)
             status, log = await unit.end()
             assert status == 0, log
 

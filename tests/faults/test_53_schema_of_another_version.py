@@ -45,7 +45,9 @@ def test_newer_schema_is_refused_by_everything_that_would_use_it(shell: InProces
     with Database(url) as database:
         with database.write() as session:
             session.execute(text("CREATE TABLE of_the_newer_version (id INTEGER PRIMARY KEY)"))
-            session.execute(text("UPDATE alembic_version SET version_num = :new"), {"new": NEWER})
+            session.execute(
+                text("UPDATE alembic_version SET version_num = :new, min_compatible = :new"), {"new": NEWER}
+            )
         for command in COMMANDS:
             done = shell.run(*command.split(), status=1, DGX_MUSIC_STORAGE_ADDRESS=f"unix:{shell.data_dir}/s")
             [line] = [line for line in done.stderr.splitlines() if "revision" in line]

@@ -8,6 +8,9 @@ from typing import Any
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from dgx_music.channel import connect
+from dgx_music.credentials import NO_CREDENTIALS, Credentials
+
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -27,3 +30,13 @@ async def wait_for_health(channel: grpc.aio.Channel, status: int, name: str = ""
             if answer.status == status:
                 return
     raise AssertionError("health ended")
+
+
+async def wait_until_healthy(address: str, credentials: Credentials = NO_CREDENTIALS, *, seconds: float = 150) -> None:
+    """Returns once a server listens at the address and all of its services are SERVING."""
+    async with connect(address, credentials) as channel:
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        async for answer in stub.Watch(health_pb2.HealthCheckRequest(), timeout=seconds, wait_for_ready=True):
+            if answer.status == SERVING:
+                return
+    raise AssertionError(f"the server at {address} has ended")

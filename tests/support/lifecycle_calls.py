@@ -17,6 +17,7 @@ from storage_service.db.database import Database
 from storage_service.domain import creation, leases, lifecycle
 from storage_service.domain.creation import NewGeneration
 from storage_service.domain.leases import Completion
+from storage_service.domain.sharing.hand_back import hand_back as return_job
 from storage_service.states import GenerationStage
 from tests.support.clocked_database import ClockedDatabase
 from tests.support.lifecycle_model import Answer, Call, Job, Model, ModelMismatch, Request
@@ -54,8 +55,8 @@ def _claim(session: Session, worker: str, models: Sequence[str], seconds: float)
 
 
 def _renew(session: Session, key: str, token: str, seconds: float, stage: str | None, progress: float) -> Answer:
-    ends = leases.renew(session, key, token, seconds, GenerationStage(stage) if stage else None, progress)
-    return ends or "cancelled"
+    renewed = leases.renew(session, key, token, seconds, GenerationStage(stage) if stage else None, progress)
+    return "cancelled" if renewed is None else renewed.lease_expires_at
 
 
 def _complete(session: Session, key: str, token: str, path: str, size: int, seconds: float) -> Answer:
@@ -67,7 +68,7 @@ def _fail(session: Session, key: str, token: str, retryable: bool) -> Answer:
 
 
 def _hand_back(session: Session, key: str, token: str) -> Answer:
-    return leases.hand_back(session, key, token, "shutting down").status.value
+    return return_job(session, key, token, "shutting down").status.value
 
 
 def _cancel(session: Session, key: str) -> Answer:

@@ -204,12 +204,13 @@ class Model:
         queued.sort(key=lambda job: (job.rank, job.created_at))
         running = [job for job in queued if job.state == "processing"][-1:]
         heads = [job for job in queued if job.state == "pending" and job.request.model_name == request.model_name][:1]
+        ahead = [job for job in queued if job.request.priority >= request.priority][-1:]
+        share = 0.0 if ahead else 0.5  # Who has nothing in the queue comes after half of what is running.
         rank = max(
-            [job.start + job.length / 2 for job in running or heads] + [job.start - job.length for job in heads],
+            [job.start + job.length * share for job in running or heads] + [job.start - job.length for job in heads],
             default=self.now,
         )
         rank -= request.priority * WAIT_PER_PRIORITY_LEVEL
-        ahead = [job for job in queued if job.request.priority >= request.priority][-1:]
         return max([rank] + [job.rank + job.length for job in ahead if job.rank is not None])
 
     def is_due(self, job: Job) -> bool:

@@ -9,7 +9,15 @@ from contextlib import contextmanager
 import psycopg
 import pytest
 
+from storage_service.db.schema import TEXT_INDEX_TABLE
 from storage_service.db.sqlite import WAL_SAFE, sqlite3
+
+COMPARED = {
+    "compare_type": True,
+    "compare_server_default": True,
+    "include_name": lambda name, *_: not str(name).startswith(TEXT_INDEX_TABLE) and name != "ix_generations_prompt",
+}
+"""Alembic's options for comparing a schema with the models, which do not have the text index."""
 
 
 @contextmanager
@@ -28,4 +36,4 @@ def migrated_database(request: pytest.FixtureRequest) -> Iterator[str]:
     with psycopg.connect(url, autocommit=True) as connection:
         yield url
         connection.execute("SET lock_timeout = '60s'")  # A test that left a transaction open fails instead of hanging.
-        connection.execute("TRUNCATE generations, parents, prompts, tokens, client_usage RESTART IDENTITY")
+        connection.execute("TRUNCATE generations, parents, checkpoints, prompts, tokens, client_usage RESTART IDENTITY")

@@ -37,6 +37,7 @@ class ServiceStack:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.model = ToneModel()
+        self.storage_settings: dict[str, object] = {}
         self.addresses = {name: f"unix:{folder}/{name}.sock" for name in ("storage", "export", "generation")}
         self.generation: GenerationService | None = None
         self._running: dict[str, AsyncExitStack] = {}
@@ -62,7 +63,9 @@ class ServiceStack:
         for name in names:
             settings: StorageSettings | ExportSettings | GenerationSettings
             if name == "storage":
-                settings = StorageSettings(lease_sweep_seconds=0.2, **self.common_settings())
+                settings = StorageSettings(
+                    **{"lease_sweep_seconds": 0.2, **self.common_settings(), **self.storage_settings}
+                )
                 service = build_storage(settings)
             elif name == "export":
                 settings = ExportSettings(**self.common_settings())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -36,7 +37,10 @@ async def storage_server(
     """
     environment = {"DGX_MUSIC_DATABASE_URL": url, "DGX_MUSIC_LOG_LEVEL": "warning", **settings}
     process = await asyncio.create_subprocess_exec(
-        *prefix, sys.executable, "-c", PROGRAM, address, env={**os.environ, **environment}
+        *prefix,
+        *(sys.executable, "-c", PROGRAM, address),
+        env={**os.environ, **environment},
+        start_new_session=True,
     )
     try:
         async with connect(address) as channel:
@@ -44,7 +48,7 @@ async def storage_server(
         yield process
     finally:
         with suppress(ProcessLookupError):
-            process.terminate()
+            os.killpg(process.pid, signal.SIGTERM)  # The process may be a prefix that waits for the server: faketime.
         await process.wait()
 
 
@@ -58,12 +62,14 @@ class Worked:
 
     @property
     def claims_per_second(self) -> float:
-        """The number of jobs claimed and completed per second."""
+        """The number of jobs claimed, and completed, per second."""
         return len(self.claimed) / self.seconds
 
 
-async def work_off(addresses: Sequence[str], workers: int, model_names: Sequence[str]) -> Worked:
-    """Runs `workers`, spread over the servers, that claim and complete jobs until none is left."""
+async def work_off(
+    addresses: Sequence[str], workers: int, model_names: Sequence[str], *, completes: bool = True
+) -> Worked:
+    """Runs `workers`, spread over the servers, that claim jobs, and complete them, until none is left."""
     worked = Worked()
 
     async def worker(number: int, stub: StorageServiceStub) -> None:
@@ -72,6 +78,8 @@ async def work_off(addresses: Sequence[str], workers: int, model_names: Sequence
             if not job.lease_token:
                 return
             worked.claimed.append(job.generation.id)
+            if not completes:
+                continue
             completion = pb.CompleteGenerationRequest(
                 id=job.generation.id,
                 lease_token=job.lease_token,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shlex
 import socket
 from asyncio.subprocess import PIPE, Process
@@ -34,20 +35,25 @@ def read_unit(path: Path) -> dict[str, list[str]]:
 class Unit:
     """A unit that runs as a plain process, and what it tells the service manager."""
 
-    def __init__(self, path: Path, state: Path, **settings: str) -> None:
-        self.name = path.stem
+    def __init__(self, path: Path, state: Path, *, instance: str = "", **settings: str) -> None:
+        """`instance` is what a template is told by its name, such as the 0 of dgx-music-generation@0."""
+        self.name = path.stem + instance
         unit = read_unit(path)
         (command,) = unit["ExecStart"]
         self._command = shlex.split(command.replace(INSTALLED, str(DGX_MUSIC)))
         if unit.get("MemoryDenyWriteExecute") == ["yes"]:
             self._command = [str(DGX_MUSIC.with_name("python")), "-c", DENY_WRITE_AND_EXECUTE, *self._command]
-        own = dict(word.split("=", 1) for word in shlex.split(unit["Environment"][0].replace("%S", str(state))))
+        words = [word for line in unit["Environment"] for word in shlex.split(line)]
+        places = {"%S": str(state), "%t": str(state), "%i": instance}
+        own = dict(re.sub("%[Sti]", lambda found: places[found[0]], word).split("=", 1) for word in words)
+        for folder in unit.get("RuntimeDirectory", ()):
+            (state / folder.replace("%i", instance)).mkdir(mode=0o700)
         self.data_dir = Path(own["DGX_MUSIC_DATA_DIR"])
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
         notify = str(state / f"{self.name}.notify")
         self._socket.bind(notify)
-        self._environment = environment(**own, NOTIFY_SOCKET=notify, WATCHDOG_USEC="200000", **settings)
+        self._environment = environment(**own | settings, NOTIFY_SOCKET=notify, WATCHDOG_USEC="200000")
         self.process: Process
 
     async def start(self) -> None:

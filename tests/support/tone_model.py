@@ -135,6 +135,31 @@ class ToneModel:
         assert await asyncio.to_thread(wait)
 
 
+class ResumingToneModel(ToneModel):
+    """A tone model that goes on from checkpoints: in its first step it yields all that it has yielded before."""
+
+    def __init__(self, name: str = "tone") -> None:
+        super().__init__(name)
+        self.resumed_from: list[int] = []
+        """The frame from which each prefill goes on."""
+
+    def prefill(self, parameters: GenerationParameters) -> ToneState:
+        self.resumed_from.append(int.from_bytes(parameters.checkpoint, "little"))
+        return super().prefill(parameters)
+
+    def step(self, states: Sequence[ToneState]) -> list[FloatArray | ServiceError]:
+        blocks = super().step(states)
+        for index, state in enumerate(states):
+            known = int.from_bytes(state.parameters.checkpoint, "little")
+            if state.position < known and isinstance(block := blocks[index], np.ndarray):
+                blocks[index] = np.concatenate([block, tone(state.parameters, state.position, known - state.position)])
+                state.position = known
+        return blocks
+
+    def save_checkpoint(self, state: ToneState) -> bytes:
+        return state.position.to_bytes(8, "little")
+
+
 class PromptToneModel(ToneModel):
     """A tone model whose prompts are encoded ahead. A test can hook into the encoding of each prompt."""
 

@@ -106,6 +106,14 @@ def vacuum(as_json: AsJson = False) -> None:
 
 
 @app.command()
+def reindex(as_json: AsJson = False) -> None:
+    """Rebuild the index by which text in prompts is found. `db check` says when this is necessary."""
+    from gateway.cli.commands.database import db
+
+    db.reindex(GlobalOptions.data_dir).print(create_console(as_json))
+
+
+@app.command()
 def prune(
     older_than: Annotated[
         str,

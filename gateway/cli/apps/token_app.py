@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from dgx_music.limits import MAX_WEIGHT, MIN_WEIGHT
 from gateway.cli.options import AsJson, create_console, run
 from gateway.embedded.service_set import DATABASE
 
@@ -77,6 +78,17 @@ def create(
             help="Maximum minutes of audio to create in a day (UTC); 0 for no limit.",
         ),
     ] = 0.0,
+    weight: Annotated[
+        float,
+        typer.Option(
+            "--weight",
+            metavar="X",
+            min=MIN_WEIGHT,
+            max=MAX_WEIGHT,
+            help="Share of what is generated while several clients wait, in relation to others: of two with weights 3 "
+            "and 1, the first gets three quarters.",
+        ),
+    ] = 1.0,
     as_json: AsJson = False,
 ) -> None:
     """Create a token and print its secret, which is shown only once."""
@@ -88,6 +100,7 @@ def create(
         name=name,
         scope=f"SCOPE_{scope.name}",
         limits=TokenLimits(calls_per_minute=calls_per_minute, max_queued=max_queued, minutes_per_day=minutes_per_day),
+        weight=weight,
     )
     run(lambda session: tokens.create(session, console, request, expires), console, DATABASE)
 

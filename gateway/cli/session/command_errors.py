@@ -93,6 +93,7 @@ FIELD_OPTIONS = {
     "name": "NAME",
     "scope": "--scope",
     "expires_at": "--expires",
+    "weight": "--weight",
     "limits.calls_per_minute": "--calls-per-minute",
     "limits.max_queued": "--max-queued",
     "limits.minutes_per_day": "--minutes-per-day",

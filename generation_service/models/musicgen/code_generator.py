@@ -78,7 +78,7 @@ class CodeRow:
     @property
     def needs_prefill(self) -> bool:
         """Whether the prefix or known codes are still to be read before a step can generate the next."""
-        return self.prefix_position < self.conditions.prefix_positions or self.position < self.window.prompt_frames
+        return self.prefix_position < self.conditions.prefix_positions or self.position < self.window.known_steps
 
     @property
     def can_step(self) -> bool:

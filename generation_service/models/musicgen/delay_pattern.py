@@ -43,6 +43,9 @@ class DelayedCodes:
         """The number of steps appended so far."""
         self.frames_ready = self.prompt_frames
         """The number of frames that have a code in every codebook."""
+        self.known_steps = self.step
+        """The number of steps that the model reads before it generates the next: those of the prompt, and those
+        restored."""
         self.columns = np.full((len(delays), self.total_steps + 1), empty_code, np.int64)
         """The codes of each step, [K, total_steps + 1]. Later steps have empty codes, or those of the prompt."""
         if prompt is not None:
@@ -57,6 +60,12 @@ class DelayedCodes:
     @property
     def is_done(self) -> bool:
         return self.step == self.total_steps
+
+    def restore(self, columns: Codes) -> None:
+        """Takes the codes of the first steps, [K, n], at least those of the prompt, as generated before."""
+        self.columns[:, 1 : 1 + columns.shape[1]] = columns
+        self.step = self.known_steps = columns.shape[1]
+        self.frames_ready = max(self.prompt_frames, self.step - self._max_delay)
 
     def append(self, codes: Codes) -> None:
         """Adds sampled codes, [K]. Those that belong to no frame become empty; those of the prompt are kept."""

@@ -62,7 +62,7 @@ class EagerCodeGenerator:
             self._lm.prefill_prefix(piece, row.cache)
             row.prefix_position += piece.shape[1]
             return
-        end = min(row.position + size, row.window.prompt_frames)
+        end = min(row.position + size, row.window.known_steps)
         self._lm.prefill(torch.from_numpy(row.window.columns[:, row.position : end]), row.cache)
         row.position = end
 

@@ -156,6 +156,9 @@ class MusicGen:
             codes = WindowedCodes(
                 config.delays, plan.total_frames, config.card, self._window, prompt, conditions.starts, share
             )
+            if parameters.checkpoint:
+                codes.restore(parameters.checkpoint)
+                row.sample_count = codes.generated_steps
             self._generator.begin_window(row, codes.window, conditions.at(codes.window_start, codes.first_read))
             state = MusicGenState(
                 frames=parameters.frames,
@@ -199,6 +202,11 @@ class MusicGen:
         if can_wait and not has_codes:
             self._wait_for_audio(states)
         return [state.failure or self._take_audio(state) for state in states]
+
+    def save_checkpoint(self, state: MusicGenState) -> bytes:
+        """Returns the codes so far. How often the random numbers were drawn follows from them; the keys and values are
+        computed from them again in one pass, and so is the audio."""
+        return b"" if state.failure is not None else state.codes.save()
 
     def release(self, state: MusicGenState) -> None:
         """Frees the state's KV cache and its stream."""

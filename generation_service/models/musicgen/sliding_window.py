@@ -13,6 +13,7 @@ Where the prompt of the piece changes, a window ends early, and the next one has
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 
 import numpy as np
@@ -21,6 +22,10 @@ from generation_service.models.musicgen.delay_pattern import Codes, DelayedCodes
 
 STRIDE_SHARE = 0.6
 """MusicGen's, 18 of 30 seconds."""
+_HEADER = struct.Struct("<4I")
+"""Of saved codes: the steps generated in earlier windows; then the frames of earlier windows, those of the prompt of
+the current one, and its steps, whose codes follow in this order."""
+_SAVED_CODE = np.dtype("<u2")
 
 
 def window_stride(window: int, share: float = STRIDE_SHARE) -> int:
@@ -65,6 +70,7 @@ class WindowedCodes:
         self._starts = starts
         self._first = 0
         self._earlier = np.zeros((len(self._delays), 0), np.int64)  # [K, _first]
+        self._earlier_steps = 0  # Generated in earlier windows.
         self.window = self._open_window(prompt)
         """The codes of the current window, in which steps are counted."""
 
@@ -87,11 +93,42 @@ class WindowedCodes:
         """The number of frames of the piece that have a code in every codebook."""
         return self._first + self.window.frames_ready
 
+    @property
+    def generated_steps(self) -> int:
+        """The number of steps whose codes were generated, in all windows."""
+        return self._earlier_steps + self.window.step - self.window.prompt_frames
+
+    def save(self) -> bytes:
+        """Returns all codes so far, for `restore` of an object with the same arguments."""
+        window = self.window
+        prompt = window.select_frames(0, window.prompt_frames)
+        parts = self._earlier, prompt, window.columns[:, 1 : 1 + window.step]
+        return _HEADER.pack(self._earlier_steps, *(part.shape[1] for part in parts)) + b"".join(
+            part.astype(_SAVED_CODE).tobytes() for part in parts
+        )
+
+    def restore(self, saved: bytes) -> None:
+        """Takes the codes that `save` returned. Raises ValueError if they are damaged."""
+        codebooks, offset = len(self._delays), _HEADER.size
+        self._earlier_steps, *counts = _HEADER.unpack(saved[:offset])
+        if len(saved) != offset + sum(counts) * codebooks * _SAVED_CODE.itemsize:
+            raise ValueError(f"{len(saved)} bytes of codes, which should be of {sum(counts)} steps")
+        parts = []
+        for count in counts:
+            part = np.frombuffer(saved, _SAVED_CODE, count * codebooks, offset).reshape(codebooks, count)
+            parts.append(part.astype(np.int64))
+            offset += part.nbytes
+        self._earlier, prompt, columns = parts
+        self._first = self._earlier.shape[1]
+        self.window = self._open_window(prompt if prompt.size else None)
+        self.window.restore(columns)
+
     def append(self, codes: Codes) -> bool:
         """Adds sampled codes, [K]. Returns True if a new window begins, which must be read from position 0."""
         self.window.append(codes)
         if not self.window.is_done or self.is_done:
             return False
+        self._earlier_steps = self.generated_steps
         count = self.window.frames
         passed = max(0, count - (self._size - self._stride))
         self._earlier = np.concatenate([self._earlier, self.window.select_frames(0, passed)], axis=1)

@@ -21,9 +21,16 @@ from grpc_health.v1.health_pb2 import (  # type: ignore[attr-defined]  # types-g
 from grpc_status import rpc_status
 
 from dgx_music.error_status import to_status
-from dgx_music.errors import NotFound, Unavailable
+from dgx_music.errors import NotFound, ResourceExhausted, Unavailable
 
 SERVING, NOT_SERVING = HealthCheckResponse.SERVING, HealthCheckResponse.NOT_SERVING
+
+LIVENESS = "liveness"
+"""The name under which Kubernetes's liveness probes ask: SERVING as long as the event loop answers, also while the
+services start, lack something or drain, none of which a restart would mend."""
+MAX_WATCHERS = 4096
+"""Watches at a time, most of them by clients that choose among several servers. Strangers may not fill the memory with
+them."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -32,7 +39,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
     """The states of the services of a server; "" stands for the server. Belongs to one event loop."""
 
     def __init__(self) -> None:
-        self._states: dict[str, int] = {"": NOT_SERVING}
+        self._states: dict[str, int] = {"": NOT_SERVING, LIVENESS: SERVING}
         self._watchers: set[asyncio.Event] = set()
         self._is_shut_down = False
 
@@ -45,7 +52,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
     def shut_down(self) -> None:
         """Makes all services NOT_SERVING for good, and ends the watches once they have said so."""
         self._is_shut_down = True
-        self._states = dict.fromkeys(self._states, NOT_SERVING)
+        self._states = dict.fromkeys(self._states, NOT_SERVING) | {LIVENESS: SERVING}
         self._notify()
 
     def _notify(self) -> None:
@@ -66,6 +73,10 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
         return HealthListResponse(statuses=statuses)
 
     async def Watch(self, request: HealthCheckRequest, context: Context) -> AsyncIterator[HealthCheckResponse]:
+        if len(self._watchers) >= MAX_WATCHERS:
+            raise ResourceExhausted(
+                f"{MAX_WATCHERS} callers watch the health of this server already", reason="TOO_MANY_WATCHERS"
+            )
         changed = asyncio.Event()
         self._watchers.add(changed)
         last_sent = None

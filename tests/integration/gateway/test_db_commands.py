@@ -52,7 +52,10 @@ def test_schema_of_another_version_is_rejected_with_advice(
 ) -> None:
     db("init")
     with Database(StorageSettings(data_dir=data_dir).resolved_database_url()) as database, database.write() as session:
-        session.execute(text("UPDATE alembic_version SET version_num = :revision"), {"revision": revision})
+        session.execute(
+            text("UPDATE alembic_version SET version_num = :revision, min_compatible = :revision"),
+            {"revision": revision},
+        )
     for command in (["history"], ["db", "check"]):
         assert run(["--data-dir", str(data_dir), *command]) == 1
         [line] = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]

@@ -102,7 +102,7 @@ async def test_rejected_completion_fails_the_job_and_leaves_no_file(stack):
 
 
 async def test_unexpected_error_fails_the_job(services, monkeypatch):
-    monkeypatch.setattr("generation_service.worker.job.PcmWriter", None)
+    monkeypatch.setattr("generation_service.worker.audio_upload.PcmWriter", None)
     failed = await services.wait_until_ended(await services.create())
     assert (failed.state, failed.attempt) == (pb.GENERATION_STATE_FAILED, 1)
     assert failed.error_message == "an unexpected error occurred: TypeError"

@@ -11,7 +11,8 @@ from tests.support.service_stack import is_pending_after, server_process
 from tests.support.tone_model import Gate
 
 
-async def test_job_unfinished_after_the_grace_period_is_handed_back(services):
+async def test_job_unfinished_after_the_grace_period_is_handed_back(services, monkeypatch):
+    monkeypatch.setattr("generation_service.worker.job.SUSPEND_SECONDS", 0.2)  # Its step does not end in time.
     gate = services.model.at["a", 3] = Gate()
     generation_id = await services.create(seconds=0.5)
     await gate.reached()
@@ -41,6 +42,7 @@ async def test_job_that_ends_within_the_grace_period_is_completed(stack):
 
 async def test_storage_outage_does_not_block_shutdown(services, monkeypatch):
     monkeypatch.setattr("generation_service.worker.worker.CALL_TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr("generation_service.worker.worker.SUSPEND_SECONDS", 0.2)
     gate = services.model.at["a", 3] = Gate()
     await services.create(seconds=0.5)
     await gate.reached()

@@ -21,10 +21,12 @@ from dgx_music.channel import connect
 from dgx_music.credentials import Credentials
 from dgx_music.error_status import read_error_details
 from dgx_music.errors import NotFound, Unavailable
+from dgx_music.gateway.v1 import gateway_pb2_grpc
 from dgx_music.generation.v1 import generation_pb2, generation_pb2_grpc
 from dgx_music.storage.v1 import storage_pb2, storage_pb2_grpc
 from service_runtime.access.caller import Caller, Scope, calling_as, current_caller
 from service_runtime.access.service_channel import connect_service
+from service_runtime.rpc.health import health_servicer
 from service_runtime.rpc.probe import probe, probe_credentials
 from service_runtime.rpc.server import serve_services
 from service_runtime.settings import Settings
@@ -39,6 +41,7 @@ from tests.support.access_services import (
     path_of,
     standard_services,
 )
+from tests.support.processes import free_ports
 from tests.support.scripted_service import ScriptedService, serving_channel
 
 OK, UNAUTHENTICATED, PERMISSION_DENIED = (
@@ -79,6 +82,8 @@ def scope_of(method: MethodDescriptor) -> int:
 def expected(shown: str, method: MethodDescriptor) -> grpc.StatusCode:
     if shown == "service":
         return OK
+    if shown == "nothing" and method.containing_service.full_name == "grpc.health.v1.Health":
+        return OK  # A client that chooses among several servers can show gRPC's health checks no token.
     if shown not in SCOPES:
         return UNAUTHENTICATED
     return OK if scope_of(method) <= SCOPES[shown] else PERMISSION_DENIED
@@ -280,10 +285,38 @@ async def test_service_names_the_client_for_which_it_calls_and_renews_its_token(
 
 
 async def test_probe_shows_what_its_settings_have(everything: str, settings: Settings, registry: TokenRegistry) -> None:
-    assert "a token is required" in str(await probe(everything))
+    assert await probe(everything) is None
     assert await probe(everything, probe_credentials(settings)) is None
+    assert "expired" in str(await probe(everything, Credentials(token=registry.issue(Scope.READ, lifetime_seconds=-1))))
     own = Settings(token=registry.issue(Scope.READ), service_token="x" * 32)
     assert await probe(everything, probe_credentials(own)) is None
+
+
+async def test_one_of_several_servers_that_require_tokens_is_chosen(
+    everything: str, settings: Settings, registry: TokenRegistry
+) -> None:
+    """gRPC checks the health of each by itself, and shows them no token."""
+    servers = f"ipv4:{everything},127.0.0.1:{free_ports(1)[0]}"
+    credentials = Credentials(token=registry.issue(Scope.READ))
+    async with connect(servers, credentials) as channel:
+        music = gateway_pb2_grpc.MusicServiceStub(channel)
+        await music.GetStatistics(storage_pb2.GetStatisticsRequest(), timeout=60, wait_for_ready=True)
+
+
+async def test_strangers_cannot_watch_the_health_without_end(everything: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health_servicer, "MAX_WATCHERS", 2)
+    async with connect(everything) as channel:
+        health: Any = health_pb2_grpc.HealthStub(channel)
+        watches = [health.Watch(health_pb2.HealthCheckRequest(), timeout=60) for _ in range(3)]
+        answers = await asyncio.gather(*(watch.read() for watch in watches), return_exceptions=True)
+        (refused,) = [one for one in answers if isinstance(one, grpc.aio.AioRpcError)]
+        assert refused.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        next(watch for watch, answer in zip(watches, answers, strict=True) if answer is not refused).cancel()
+        while health_servicer.MAX_WATCHERS:  # The place of one that has ended is free again.
+            watch = health.Watch(health_pb2.HealthCheckRequest(), timeout=60)
+            with contextlib.suppress(grpc.aio.AioRpcError):
+                assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+                break
 
 
 async def test_token_file_is_read_again(everything: str, registry: TokenRegistry, tmp_path: Path) -> None:

@@ -16,13 +16,14 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from dgx_music.channel import connect
 from dgx_music.credentials import NO_CREDENTIALS, Credentials
 from dgx_music.generation.v1 import generation_pb2, generation_pb2_grpc
+from dgx_music.storage.v1 import storage_pb2
 from service_runtime.access.caller import Scope, current_caller
 from service_runtime.access.service_channel import connect_service
 from service_runtime.rpc.connection_diagnosis import explain_unreachable
 from service_runtime.rpc.probe import probe
 from service_runtime.rpc.server import serve_services
 from service_runtime.settings import Settings
-from tests.support.access_services import TokenRegistry
+from tests.support.access_services import TokenRegistry, call
 from tests.support.log_capture import captured_logs
 from tests.support.processes import free_ports
 from tests.support.scripted_service import ScriptedService
@@ -33,6 +34,7 @@ OK, UNAVAILABLE, UNAUTHENTICATED = (
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.UNAUTHENTICATED,
 )
+STATISTICS = storage_pb2.DESCRIPTOR.services_by_name["StorageService"].methods_by_name["GetStatistics"]
 
 
 @pytest.fixture
@@ -110,7 +112,8 @@ async def test_strangers_certificate_fails_the_handshake(
 ) -> None:
     token = registry.issue(Scope.READ)
     assert await health_code(mutual, files.credentials("client", token=token)) is OK
-    assert await health_code(mutual, files.credentials("client")) is UNAUTHENTICATED  # It does not replace a token.
+    async with connect(mutual, files.credentials("client")) as channel:  # It does not replace a token.
+        assert await call(channel, STATISTICS) is UNAUTHENTICATED
     without = files.credentials(token=token)
     assert await health_code(mutual, without) is UNAVAILABLE
     theirs = dataclasses.replace(stranger.credentials("client", token=token), ca=str(files.ca))

@@ -65,6 +65,24 @@ async def test_waiting_claim_does_not_query_database(store: RecordingStore, new:
     assert store.work_count == before
 
 
+async def test_claim_that_was_woken_and_fails_wakes_another(
+    store: RecordingStore, new: New, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One job wakes one claim. If that one can't look for it, the next one does, not the next sweep."""
+    failing, other = [await waiting_claim(store, ["sketch"]) for _ in range(2)]
+    claim = leases.claim
+
+    def fail_once(*arguments: Any) -> Any:
+        monkeypatch.setattr(leases, "claim", claim)
+        raise Unavailable("the connection was lost", reason="LOST")
+
+    monkeypatch.setattr(leases, "claim", fail_once)
+    created = await store.write(lambda s: creation.create(s, new()))
+    with pytest.raises(Unavailable):
+        await failing
+    assert (await other).id == created.id
+
+
 async def test_claim_without_wait_returns_immediately(store: Store) -> None:
     assert await store.claim("w", ["sketch"], 30.0, 0.0) is None
     for wait in (-1.0, 31.0, float("nan")):

@@ -58,7 +58,7 @@ async def list_all(session: Session, console: Console) -> int:
                 format_scope(token),
                 format_validity(token, now),
                 format_local_time(token.created_at),
-                format_limits(token.limits),
+                format_limits(token.limits, token.weight),
             )
             for token in tokens
         ),
@@ -126,9 +126,10 @@ def format_scope(token: Token) -> str:
     return Scope.Name(token.scope).removeprefix("SCOPE_").lower()
 
 
-def format_limits(limits: TokenLimits) -> str:
-    """Returns for example "60 calls/min, 5 queued, 30 min/day"."""
+def format_limits(limits: TokenLimits, weight: float = 1.0) -> str:
+    """Returns for example "weight 3, 60 calls/min, 5 queued, 30 min/day"."""
     shown = (
+        f"weight {weight:g}" if weight not in (0.0, 1.0) else "",
         f"{limits.calls_per_minute} calls/min" if limits.calls_per_minute else "",
         f"{limits.max_queued} queued" if limits.max_queued else "",
         f"{limits.minutes_per_day:g} min/day" if limits.minutes_per_day else "",

@@ -21,6 +21,7 @@ from storage_service.db import schema
 from storage_service.db.database import Database
 from storage_service.maintenance import backup
 from storage_service.maintenance import vacuum as vacuum_module
+from storage_service.search.index_repair import rebuild_index
 
 BACKUPS = "backups"
 """The folder in the data directory for backups without a given path."""
@@ -102,6 +103,14 @@ def vacuum(data_dir: Path | None) -> Result:
         before, after = vacuum_module.vacuum(database)
         line = f"reduced the database from {format_size(before)} to {format_size(after)}: {url}"
         return Result(line, {"url": url, "previous_bytes": before, "size_bytes": after})
+
+
+def reindex(data_dir: Path | None) -> Result:
+    """Builds the index of text in prompts anew."""
+    with _open_exclusively(data_dir) as (database, url):
+        schema.check_database(database)
+        rebuild_index(database)
+        return Result(f"rebuilt the text index: {url}", {"url": url})
 
 
 def check(data_dir: Path | None, *, read_files: bool) -> Iterator[Result]:

@@ -15,7 +15,6 @@ from gateway.cli.display.console import Console, escape_text
 from gateway.cli.session.command_settings import checked_config_file
 from gateway.settings_catalog import SECTIONS, own_fields
 from service_runtime.settings import Settings
-from storage_service.config import StorageSettings
 
 MASK = "********"
 """Shown instead of a secret."""
@@ -81,8 +80,10 @@ def _plain(settings: Settings, name: str) -> Any:
     value = getattr(settings, name)
     if isinstance(value, SecretStr):
         return MASK
-    if name == "database_url" and value is not None and isinstance(settings, StorageSettings):
-        return settings.shown_database_url()
+    if name == "database_url" and value is not None:
+        from storage_service.database_url import mask_url  # Loads SQLAlchemy, which the other values don't need.
+
+        return mask_url(value)
     if isinstance(value, tuple):
         return [str(one) for one in value]
     return str(value) if isinstance(value, Path) else value

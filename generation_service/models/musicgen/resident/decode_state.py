@@ -115,7 +115,7 @@ class DecodeState:
         """
         sampling = SamplingTensors.from_parameters([parameters], self._card)
         integers = np.zeros(6, np.int64)
-        integers[[POSITION, SAMPLE_COUNT]] = prefix + window.prompt_frames, sample_count
+        integers[[POSITION, SAMPLE_COUNT]] = prefix + window.known_steps, sample_count
         integers[[PROMPT_FRAMES, FRAMES]] = prefix + window.prompt_frames, prefix + window.frames
         integers[[TOP_K, SEED]] = int(sampling.top_k), parameters.seed
         self.codes[slot, :, prefix : prefix + window.columns.shape[1]] = self.upload(window.columns)

@@ -165,7 +165,7 @@ class ResidentCodeGenerator:
     @on_step_stream
     def prefill(self, row: ResidentRow) -> None:
         prefix, size, slots = row.conditions.prefix_positions, self._prefill_positions, len(row.window_slots)
-        first, end = row.prefix_position + row.position, prefix + row.window.prompt_frames
+        first, end = row.prefix_position + row.position, prefix + row.window.known_steps
         pieces = min(max(1, self._pace.pieces // slots), -(-(end - first) // size))
         self._pace.measure(pieces * slots, partial(self._read_pieces, row, first, pieces))
         reached = min(first + pieces * size, end)

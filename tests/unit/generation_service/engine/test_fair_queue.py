@@ -16,9 +16,9 @@ INFO = ToneModel().info
 SINK: Any = None
 
 
-def request(client: str, blocks: float = 10, name: str = "") -> Sequence:
+def request(client: str, blocks: float = 10, name: str = "", weight: float = 1.0) -> Sequence:
     """A request for a tenth of a second of audio per block."""
-    return Sequence(INFO, tone_parameters(name or client, blocks), 1, SINK, client=client)
+    return Sequence(INFO, tone_parameters(name or client, blocks), 1, SINK, client=client, weight=weight)
 
 
 def take_all(queue: FairQueue) -> list[str]:
@@ -54,6 +54,12 @@ def test_clients_share_the_audio_not_the_requests():
     queue = FairQueue()
     fill(queue, *(request("long", 40) for _ in range(50)), *(request("short", 10) for _ in range(200)))
     assert Counter(take_all(queue)[:50]) == {"long": 10, "short": 40}
+
+
+def test_shares_follow_the_weights():
+    queue = FairQueue()
+    fill(queue, *(request("a", weight=3.0) for _ in range(60)), *(request("b") for _ in range(60)))
+    assert Counter(take_all(queue)[:40]) == {"a": 30, "b": 10}
 
 
 def test_client_that_was_away_does_not_save_up_its_share():

@@ -22,6 +22,8 @@ class NoEngine:
 
     def cancel(self, sequence: object) -> None: ...
 
+    def suspend(self, sequence: object) -> None: ...
+
 
 @pytest.fixture
 async def handle() -> GenerationHandle:

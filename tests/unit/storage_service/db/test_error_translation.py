@@ -7,7 +7,7 @@ from sqlalchemy import text
 
 from dgx_music.errors import ServiceError, Unavailable
 from storage_service.db.database import Database
-from storage_service.db.error_translation import DamagedDatabase, ReplacedDatabase, UnwritableDatabase
+from storage_service.db.error_translation import DamagedDatabase, Deadlock, ReplacedDatabase, UnwritableDatabase
 
 
 @pytest.mark.parametrize("url", ["postgres"], indirect=True)
@@ -17,7 +17,7 @@ from storage_service.db.error_translation import DamagedDatabase, ReplacedDataba
         ("25P03", Unavailable, "DATABASE_UNAVAILABLE"),
         ("25P04", Unavailable, "DATABASE_UNAVAILABLE"),
         ("57014", Unavailable, "DATABASE_UNAVAILABLE"),
-        ("40P01", Unavailable, "DATABASE_UNAVAILABLE"),
+        ("40P01", Deadlock, "DATABASE_LOCKED"),
         ("55P03", Unavailable, "DATABASE_LOCKED"),
         ("25006", UnwritableDatabase, "DATABASE_UNAVAILABLE"),
         ("42501", UnwritableDatabase, "DATABASE_UNAVAILABLE"),

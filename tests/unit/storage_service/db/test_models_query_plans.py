@@ -126,8 +126,8 @@ CASES: list[tuple[Callable[[Session], Any], list[str]]] = [
     (lambda s: list_prompts(s, PromptOrder.MOST_USED, "", Page(10)), ["ix_prompts_used_count_id"]),
     (lambda s: list_prompts(s, PromptOrder.MOST_RECENT, "", Page(10)), ["ix_prompts_last_used_at"]),
     (lambda s: leases.expire_leases(s), [LEASES, EXPIRED]),
-    (lambda s: leases.claim(s, "w", ["m0"], 30.0), [LEASES, EXPIRED, QUEUE]),
-    (lambda s: leases.claim(s, "w", ["m0", "m1"], 30.0), [LEASES, EXPIRED, QUEUE, QUEUE]),
+    (lambda s: leases.claim(s, "w", ["m0"], 30.0), [QUEUE, LEASES, EXPIRED, QUEUE]),
+    (lambda s: leases.claim(s, "w", ["m0", "m1"], 30.0), [QUEUE, LEASES, EXPIRED, QUEUE, QUEUE]),
     (queue.seconds_until_due, [LEASES]),
     (queue.seconds_until_due, [WAITING]),
     (compute_statistics, [f"{STATUS}|{QUEUE}"]),
@@ -146,5 +146,6 @@ def test_frequent_queries_use_indexes(filled: Database) -> None:
             for whole in ("Seq Scan on generations", "Seq Scan on prompts "):
                 assert whole not in plan, number
             assert not {"SCAN generations", "SCAN prompts"} & set(lines), (number, plan)
-            if "UNION ALL" not in lines:  # Which sorts no more than a page of each.
+            # A union sorts no more than a page of each, and a claim the heads of its models' queues.
+            if "UNION ALL" not in lines and "VIRTUAL TABLE" not in plan:
                 assert "USE TEMP B-TREE FOR ORDER BY" not in lines, (number, plan)

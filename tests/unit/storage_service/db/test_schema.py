@@ -15,7 +15,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import inspect, text
+from sqlalchemy import Connection, inspect, text
 
 from dgx_music.errors import FailedPrecondition
 from service_runtime.audio.output_options import FileFormat, LoudnessProfile, OutputOptions
@@ -24,8 +24,15 @@ from storage_service.db.database import Database
 from storage_service.db.models import Base, Generation
 from storage_service.domain import creation
 from storage_service.domain.creation import NewGeneration
+from tests.support.migrated_databases import COMPARED
 
 LATEST = schema.REVISIONS[-1]
+
+
+def set_version(connection: Connection, revision: str) -> None:
+    """Makes the schema one of this revision, with which no earlier version is compatible."""
+    statement = text("UPDATE alembic_version SET version_num = :revision, min_compatible = :revision")
+    connection.execute(statement, {"revision": revision})
 
 
 def test_migration_scripts_match_known_revisions() -> None:
@@ -36,7 +43,7 @@ def test_migration_scripts_match_known_revisions() -> None:
 def test_migrated_schema_matches_models(empty_url: str, empty_database: Database) -> None:
     schema.upgrade(empty_url)
     with empty_database.connect_for_writing() as connection:
-        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+        context = MigrationContext.configure(connection, opts=COMPARED)
         assert compare_metadata(context, Base.metadata) == []
         named = {c["name"] for c in inspect(connection).get_check_constraints("generations")}
     assert "ck_generations_status" in named
@@ -83,9 +90,10 @@ def test_downgrade_to_0001_and_upgrade_keep_rows(
             "rating": None,
             "client": "",
             "trace_parent": None,
+            "weight": None,
             **rank,
         }
-        compared = MigrationContext.configure(connection, opts={"compare_type": True})
+        compared = MigrationContext.configure(connection, opts=COMPARED)
         assert compare_metadata(compared, Base.metadata) == []
         constraints = {c["name"] for c in inspect(connection).get_check_constraints("generations")}
         assert "ck_generations_status" in constraints
@@ -174,7 +182,10 @@ def test_schema_of_other_version_is_rejected_with_hint(
     says: str,
 ) -> None:
     with database.connect_for_writing() as connection:
-        connection.execute(text("UPDATE alembic_version SET version_num = :revision"), {"revision": revision})
+        connection.execute(
+            text("UPDATE alembic_version SET version_num = :revision, min_compatible = :revision"),
+            {"revision": revision},
+        )
     monkeypatch.setattr(schema, "REVISIONS", known)
     for refuse in (lambda: schema.ensure(database), lambda: schema.check(url)):
         with pytest.raises(FailedPrecondition, match=says) as raised:
@@ -184,7 +195,9 @@ def test_schema_of_other_version_is_rejected_with_hint(
         with pytest.raises(FailedPrecondition, match=says):
             schema.upgrade(url)
     with database.connect_for_writing() as connection:  # as it was, for the tests that follow
-        connection.execute(text("UPDATE alembic_version SET version_num = :revision"), {"revision": LATEST})
+        connection.execute(
+            text("UPDATE alembic_version SET version_num = :revision, min_compatible = :revision"), {"revision": LATEST}
+        )
 
 
 def test_ensure_rejects_database_with_foreign_tables(empty_database: Database) -> None:
@@ -261,3 +274,38 @@ def test_log_of_a_migration_is_not_about_alembic_plugins(tmp_path: Path) -> None
     log = subprocess.run(command, check=True, capture_output=True, text=True).stderr
     assert f"Running upgrade  -> {schema.REVISIONS[0]}" in log
     assert "plugin" not in log
+
+
+def test_newer_schema_is_used_if_it_is_compatible(
+    url: str, database: Database, new: Callable[..., NewGeneration]
+) -> None:
+    """As after a migration for the next version, while servers of this one still run."""
+    newer = text("UPDATE alembic_version SET version_num = '9999'")  # Compatible with the revision of before.
+    with database.connect_for_writing() as connection:
+        connection.execute(newer)
+        connection.execute(text("ALTER TABLE generations ADD COLUMN of_the_newer_version INTEGER"))
+    schema.ensure(database)
+    schema.check(url)
+    schema.upgrade(url)
+    assert schema.current(url) == "9999"
+    with database.write() as session:
+        created = creation.create(session, new())
+    with database.read() as session:
+        assert session.get(Generation, created.id) is not None
+    for refuse in (lambda: schema.reset(url), lambda: schema.downgrade(url, LATEST)):
+        with pytest.raises(FailedPrecondition) as raised:
+            refuse()
+        assert raised.value.reason == "SCHEMA_NEWER"
+    assert schema.current(url) == "9999"
+
+
+def test_each_migration_says_what_it_is_compatible_with(empty_url: str, empty_database: Database) -> None:
+    for revision in schema.REVISIONS:
+        schema.upgrade(empty_url, revision)
+        with empty_database.read() as session:
+            version = session.execute(text("SELECT version_num, min_compatible FROM alembic_version")).one()
+        assert version.version_num == revision
+        assert version.min_compatible in schema.REVISIONS[: schema.REVISIONS.index(revision) + 1]
+    schema.downgrade(empty_url, "0003")
+    with empty_database.read() as session:
+        assert session.scalar(text("SELECT min_compatible FROM alembic_version")) == "0003"

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import JSON, column, inspect, select, text
+from sqlalchemy.orm import Session
 
+from dgx_music.errors import FailedPrecondition
+from service_runtime.rpc.paging import Page
 from storage_service.db import schema
 from storage_service.db.database import Database
 from storage_service.db.declarative_base import Base
-from storage_service.db.models import Generation
-from storage_service.domain import creation, lifecycle, lineage
+from storage_service.db.models import Generation, Prompt
+from storage_service.domain import creation, lifecycle, lineage, listing
 from storage_service.domain.creation import NewGeneration
 from storage_service.domain.lineage import LineageRelation, Parent
 from storage_service.maintenance.integrity import find_violations
+from tests.support.migrated_databases import COMPARED
 from tests.support.old_rows import insert_old_rows, rows_of
 
 REVISIONS = schema.REVISIONS
@@ -50,7 +56,7 @@ def test_upgrade_and_downgrade_keep_every_row(empty_url: str, empty_database: Da
     schema.upgrade(empty_url)
     schema.check(empty_url)
     with empty_database.connect_for_writing() as connection:
-        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+        context = MigrationContext.configure(connection, opts=COMPARED)
         assert compare_metadata(context, Base.metadata) == []
     assert list(find_violations(empty_database)) == []
 
@@ -101,6 +107,87 @@ def test_upgrade_to_0008_finds_what_was_continued(empty_url: str, empty_database
         nodes, _ = lineage.read_lineage(session, source)
     assert [node.id for node in nodes] == [source, continued]
     assert nodes[1].parents == (Parent(source, LineageRelation.CONTINUATION),)
+
+
+def prompts_with(session: Session, needle: str) -> list[Prompt]:
+    return listing.list_prompts(session, listing.PromptOrder.MOST_USED, needle, Page())[0]
+
+
+def test_upgrade_to_0009_finds_text_of_earlier_prompts(empty_url: str, empty_database: Database) -> None:
+    schema.upgrade(empty_url, REVISIONS[0])
+    insert_old_rows(empty_url)
+    schema.upgrade(empty_url)
+    with empty_database.read() as session:
+        for needle, number in (("PROMPT", 6), ("t 3", 1), ("3", 1), ("é", 0)):
+            assert (
+                len(listing.list_generations(session, listing.GenerationFilter(prompt_contains=needle), Page())[0])
+                == number
+            )
+            assert len(prompts_with(session, needle)) == number
+
+
+def test_sqlite_without_trigrams_is_refused_with_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = f"sqlite:///{tmp_path}/own.db"
+    load = ScriptDirectory._load_revisions
+
+    def without_trigrams(self: ScriptDirectory) -> Any:
+        for script in load(self):
+            if script.revision == "0009":
+                script.module.TOKENIZER = "unknown"
+            yield script
+
+    monkeypatch.setattr(ScriptDirectory, "_load_revisions", without_trigrams)
+    with pytest.raises(FailedPrecondition, match=r"no such tokenizer: unknown.*DGX_MUSIC_DATABASE_URL"):
+        schema.upgrade(url)
+    monkeypatch.undo()
+    assert schema.current(url) is None
+    schema.upgrade(url)
+
+
+def test_preparation_of_0009_can_be_interrupted_and_repeated_while_prompts_come(
+    empty_url: str, empty_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if empty_database.is_sqlite:
+        pytest.skip("SQLite has one writer, which waits")
+    schema.upgrade(empty_url, "0008")
+    add = text(
+        "INSERT INTO prompts (text, text_sha256, used_count, first_used_at, last_used_at) "
+        "SELECT CAST(:text AS TEXT), left(encode(sha256(convert_to(:text, 'UTF8')), 'hex'), 32), 1, now(), now()"
+    )
+    with empty_database.write() as session:
+        session.execute(add, {"text": "before"})
+    migration = ScriptDirectory(str(schema.migrations_folder())).get_revision("0009").module
+
+    class Interrupted(Exception):
+        pass
+
+    steps = ("_create_postgres_table", "_fill_postgres_table")
+    for step in steps:
+        with monkeypatch.context() as patched, empty_database.outside_transactions() as connection:
+            original = getattr(migration, step)
+
+            def interrupt(connection: Any, original: Any = original) -> None:
+                original(connection)
+                raise Interrupted
+
+            patched.setattr(migration, step, interrupt)
+            with pytest.raises(Interrupted):
+                migration.prepare(connection)
+        with empty_database.write() as session:
+            session.execute(add, {"text": f"after {step}"})
+    with empty_database.outside_transactions() as connection:
+        migration.prepare(connection)
+        # As an interrupted CREATE INDEX CONCURRENTLY leaves it.
+        connection.execute(
+            text("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'ix_generations_prompt'::regclass")
+        )
+    with empty_database.write() as session:
+        session.execute(add, {"text": "at last"})
+    schema.upgrade(empty_url)
+    assert [finding for finding in find_violations(empty_database) if finding.where != "prompt"] == []
+    with empty_database.read() as session:
+        for needle, number in (("before", 1), ("fter", 2), ("last", 1)):
+            assert len(prompts_with(session, needle)) == number
 
 
 def test_downgrade_to_base_and_upgrade_rebuild_schema(empty_url: str, empty_database: Database) -> None:

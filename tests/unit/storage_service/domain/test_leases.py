@@ -19,6 +19,7 @@ from storage_service.db.models import Generation
 from storage_service.domain import creation, leases, lifecycle, queue
 from storage_service.domain.creation import NewGeneration
 from storage_service.domain.leases import Completion
+from storage_service.domain.sharing.hand_back import hand_back as return_job
 from storage_service.events.changes import get_recorded_changes
 from storage_service.states import GenerationStage, GenerationStatus
 
@@ -66,10 +67,12 @@ def test_claim_returns_oldest_with_new_token(database: Database, new: New) -> No
 def test_renew_records_stage_and_extends_lease(database: Database, row_in: Row) -> None:
     row = row_in(PROCESSING, stage="queued")
     with database.write() as session:
-        ends = leases.renew(session, row.id, TOKEN, 600.0, GenerationStage.GENERATING, 0.25)
-        assert ends is not None
-        assert row.lease_expires_at is not None
-        assert ends > row.lease_expires_at
+        previous = row.lease_expires_at
+        renewed = leases.renew(session, row.id, TOKEN, 600.0, GenerationStage.GENERATING, 0.25)
+        assert renewed is not None
+        assert renewed.lease_expires_at is not None
+        assert previous is not None
+        assert renewed.lease_expires_at > previous
         leases.renew(session, row.id, TOKEN, 600.0, None, 0.5)
     after = columns(database, row.id)
     assert (after["stage"], after["progress"]) == ("generating", 0.5)
@@ -146,7 +149,7 @@ def test_hand_back_is_claimable_immediately_and_keeps_attempts(database: Databas
             assert claimed is not None
             assert claimed.attempt == attempt
             assert claimed.lease_token
-            handed_back = leases.hand_back(session, row.id, claimed.lease_token, "shutting down")
+            handed_back = return_job(session, row.id, claimed.lease_token, "shutting down")
             assert handed_back.is_pending
             assert handed_back.not_before is None
     with database.write() as session:

@@ -16,6 +16,7 @@ from storage_service.db.models import Generation
 from storage_service.domain import leases, lifecycle
 from storage_service.domain.creation import NewGeneration
 from storage_service.domain.leases import Completion
+from storage_service.domain.sharing.hand_back import hand_back as return_job
 from storage_service.states import GenerationStage, GenerationStatus
 
 TOKEN = "0123456789abcdef0123456789abcdef"
@@ -49,7 +50,7 @@ def fail_retryable(session: Session, row: Generation, token: str = TOKEN) -> Any
 
 
 def hand_back(session: Session, row: Generation, token: str = TOKEN) -> Any:
-    return leases.hand_back(session, row.id, token, "shutting down")
+    return return_job(session, row.id, token, "shutting down")
 
 
 def cancel(session: Session, row: Generation) -> Any:

@@ -11,7 +11,7 @@ from sqlalchemy import event, select
 from dgx_music.errors import InvalidArgument, NotFound
 from service_runtime.shaping import EXTEND_RIGHT, REPAINT
 from storage_service.db.database import Database
-from storage_service.db.lineage_models import ParentLink
+from storage_service.db.dependent_models import ParentLink
 from storage_service.db.models import Generation
 from storage_service.domain import creation, lifecycle, lineage
 from storage_service.domain.creation import NewGeneration

@@ -13,7 +13,6 @@ from storage_service.db.database import Database
 from storage_service.db.models import Generation
 from storage_service.domain import creation, leases, queue
 from storage_service.domain.creation import NewGeneration
-from storage_service.states import GenerationStatus
 
 New = Callable[..., NewGeneration]
 Row = Callable[..., Generation]
@@ -94,9 +93,3 @@ def test_manually_added_row_is_claimed_in_order(database: Database, new: New) ->
     with database.write() as session:
         creation.create(session, new(prompt="3"))
     assert claims(database) == ["1", "2", "3"]
-
-
-@pytest.mark.parametrize("status", GenerationStatus)
-def test_has_status_renders_literal_for_partial_indexes(database: Database, status: GenerationStatus) -> None:
-    condition = queue.has_status(status).compile(database.engine, compile_kwargs={"render_postcompile": True})
-    assert str(condition) == f"generations.status = '{status}'"

@@ -141,16 +141,20 @@ def test_batch_gets_the_ranks_of_single_calls(database: Database, new: New) -> N
     )
 
 
-@example(others=[(0, 10, 30.0)], priority=-10)
-@example(others=[(1, 10, 30.0), (0, 10, 5.0)], priority=-10)
+@example(others=[(0, 10, 30.0)], priority=-10, weight=1.0)
+@example(others=[(1, 10, 30.0), (0, 10, 5.0)], priority=-10, weight=2.0)
 @given(
     others=st.lists(
         st.tuples(st.integers(0, 5), st.integers(-10, 10), st.sampled_from([5.0, 30.0, 600.0])), min_size=1, max_size=8
     ),
     priority=st.integers(-10, 10),
+    weight=st.sampled_from([0.5, 1.0]),
 )
-def test_nobody_starves(others: list[tuple[int, int, float]], priority: int) -> None:
-    """One generation waits while others, again and again, queue theirs at each claim, whatever their priorities."""
+def test_nobody_starves(others: list[tuple[int, int, float]], priority: int, weight: float) -> None:
+    """One generation waits while others, again and again, queue theirs at each claim, whatever their priorities.
+
+    Before it, each other client gets 12,000 s of audio times its weight at most, besides a generation of each.
+    """
     numbers = itertools.count()
     heap: list[tuple[datetime, int, str, Place]] = []
     running: Place | None = None
@@ -160,7 +164,7 @@ def test_nobody_starves(others: list[tuple[int, int, float]], priority: int) -> 
         head = min(heap)[3] if heap else None
         state = QueueState(NOW, running, head, max(own, key=lambda place: place.rank, default=None))
         rank, number = compute_rank(state, level), next(numbers)
-        heapq.heappush(heap, (rank, number, client, Place(rank, level, seconds)))
+        heapq.heappush(heap, (rank, number, client, Place(rank, level, seconds, weight)))
         return number
 
     for client, level, seconds in others:
@@ -168,7 +172,7 @@ def test_nobody_starves(others: list[tuple[int, int, float]], priority: int) -> 
     running = heapq.heappop(heap)[3]
     waiting = enter("patient", priority, 30.0)
     # What enters while one runs starts 2.5 s after it or more, and the priorities span 12,000 s.
-    for claims in range(len(others) * 4_800 + 100):
+    for claims in range(round(len(others) * 4_800 * max(1.0, weight)) + 100):
         _, number, _, running = heapq.heappop(heap)
         if number == waiting:
             return

@@ -105,6 +105,9 @@ def test_unknown_token_cannot_be_revoked(database: Database) -> None:
         ("limits.calls_per_minute", {"calls_per_minute": -1}),
         ("limits.max_queued", {"max_queued": 2**31}),
         ("limits.minutes_per_day", {"minutes_per_day": float("nan")}),
+        ("weight", {"weight": 0.05}),
+        ("weight", {"weight": 101.0}),
+        ("weight", {"weight": float("nan")}),
         ("expires_at", {"expires_at": datetime(2020, 1, 1, tzinfo=UTC)}),
     ],
 )

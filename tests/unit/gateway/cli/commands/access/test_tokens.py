@@ -45,3 +45,4 @@ def test_validity_and_limits_in_words() -> None:
     limits = TokenLimits(calls_per_minute=60, max_queued=5, minutes_per_day=1.5)
     assert tokens.format_limits(limits) == "60 calls/min, 5 queued, 1.5 min/day"
     assert tokens.format_limits(TokenLimits()) == ""
+    assert tokens.format_limits(TokenLimits(max_queued=5), 2.5) == "weight 2.5, 5 queued"

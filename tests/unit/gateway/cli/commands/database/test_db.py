@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from gateway.embedded.ownership import Owner, acquire_or_join
 from storage_service.db import schema
+from storage_service.db.sqlite import sqlite3
 from tests.support.database_commands import Command, completed, db_command
 
 
@@ -79,6 +81,17 @@ def test_backup_is_restored_completely(db: Command, data_dir: Path, tmp_path: Pa
     assert db("check", "--files") == (0, "", "no problems found\n")
 
 
+def test_damaged_text_index_is_found_and_rebuilt(db: Command, data_dir: Path) -> None:
+    db("init")
+    completed(data_dir)
+    with closing(sqlite3.connect(data_dir / "dgx_music.db")) as connection, connection:
+        connection.execute("INSERT INTO prompt_search(prompt_search) VALUES ('delete-all')")
+    status, out, _ = db("check")
+    assert (status, out) == (1, "text index: differs from the prompts (run `dgx-music db reindex`)\n")
+    assert db("reindex")[1].startswith("rebuilt the text index: sqlite:///")
+    assert db("check") == (0, "", "no problems found\n")
+
+
 def test_restore_over_rows_asks_for_confirmation(
     db: Command, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -117,7 +130,7 @@ def test_commands_that_replace_database_are_rejected_while_it_is_owned(
         owner.refuse_clients()
         assert db("backup", copy)[0] == 0
         assert db("check")[0] == 0
-        for arguments in (("restore", copy, "--yes"), ("vacuum",), ("migrate",), ("reset", "--yes")):
+        for arguments in (("restore", copy, "--yes"), ("vacuum",), ("reindex",), ("migrate",), ("reset", "--yes")):
             status, out, err = db(*arguments)
             assert (status, out) == (1, "")
             assert str(data_dir) in err

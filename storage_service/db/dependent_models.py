@@ -1,10 +1,13 @@
-"""What each generation was made from, as a SQLAlchemy model."""
+"""What belongs to a generation besides its row, as SQLAlchemy models: its sources, and what was done of it."""
 
 from __future__ import annotations
 
-from sqlalchemy import ForeignKey, Index, Text
+from datetime import datetime
+
+from sqlalchemy import ForeignKey, Index, LargeBinary, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
+from storage_service.db.clock import UtcDateTime, now
 from storage_service.db.declarative_base import Base
 from storage_service.db.types import UuidText
 
@@ -27,3 +30,18 @@ class ParentLink(Base):
     """A generation or a clip."""
     relation: Mapped[str] = mapped_column(Text, primary_key=True)
     """A `LineageRelation`."""
+
+
+class Checkpoint(Base):
+    """What a worker has done of a generation that it handed back. It is deleted when the generation ends."""
+
+    __tablename__ = "checkpoints"
+
+    generation_id: Mapped[str] = mapped_column(
+        UuidText,
+        ForeignKey("generations.id", name="fk_checkpoints_generation_id", ondelete="CASCADE"),
+        primary_key=True,
+    )
+    data: Mapped[bytes] = mapped_column(LargeBinary)
+    """In the model's own format; empty if the model can't go on from a checkpoint."""
+    saved_at: Mapped[datetime] = mapped_column(UtcDateTime, insert_default=now())

@@ -1,0 +1,1 @@
+"""What is kept of a request that is stopped before its end."""

@@ -1,0 +1,1 @@
+"""Search for text in prompts, by an index of their trigrams."""
