@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
@@ -27,6 +27,10 @@ CONTENT_TYPES = {
     ".caf": "audio/x-caf",
     ".w64": "audio/x-w64",
 }
+MAX_ATTRIBUTE_BYTES = 2048
+"""Amazon's limit for all user metadata of an object: names and values."""
+MAX_REASON_CHARACTERS = 300
+"""Of the sentence in a description."""
 SHA256, DESCRIPTION = "sha256", "description"
 """Names of attributes: the hash of the object, and of a render the JSON that describes it."""
 
@@ -111,8 +115,11 @@ class Upload:
 
 
 def describe_render(file: MasteredFile) -> str:
-    """Returns the description of a render as an attribute holds it."""
-    return MASTERED_FILE_JSON.dump_json(file, by_alias=True).decode("ascii")
+    """Returns the description of a render as an attribute holds it: figures, names and one short sentence, so that all
+    attributes are always within MAX_ATTRIBUTE_BYTES.
+    """
+    normalization = replace(file.normalization, reason=file.normalization.reason[:MAX_REASON_CHARACTERS])
+    return MASTERED_FILE_JSON.dump_json(replace(file, normalization=normalization), by_alias=True).decode("ascii")
 
 
 def _info_attributes(info: AudioInfo) -> dict[str, str]:

@@ -81,6 +81,14 @@ def _translate(error: Exception, action: str, bucket: str) -> ServiceError | Non
             metadata=metadata,
             retry_after_seconds=DENIED_RETRY_SECONDS,
         )
+    if NO_CREDENTIALS in text:
+        return Unavailable(
+            f"there are no credentials for the object storage ({where}); set AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY, or AWS_SHARED_CREDENTIALS_FILE, or give the machine or pod a role",
+            reason="OBJECT_STORAGE_CREDENTIALS_MISSING",
+            metadata=metadata,
+            retry_after_seconds=DENIED_RETRY_SECONDS,
+        )
     busy = code in BUSY_CODES or status in ("429", "503")
     return Unavailable(
         f"the object storage {'is overloaded' if busy else 'failed'} ({where})",
@@ -91,7 +99,7 @@ def _translate(error: Exception, action: str, bucket: str) -> ServiceError | Non
 
 
 _SYMPTOMS = {
-    NO_CREDENTIALS: "no credentials are set (AWS_ACCESS_KEY_ID and others)",
+    NO_CREDENTIALS: "none are set, and this machine has no role",
     "kind: Timeout": "it did not answer in time",
     "Connection refused": "the connection was refused",
     "dns error": "its name is not known",

@@ -42,7 +42,9 @@ class ObjectStorageUrl:
 
     @classmethod
     def parse(cls, url: str) -> ObjectStorageUrl:
-        """Raises FailedPrecondition for anything but `s3://bucket` and `s3://bucket/prefix`."""
+        """Raises FailedPrecondition for anything but `s3://bucket` and `s3://bucket/prefix`, and for a prefix that the
+        client can't use.
+        """
         try:
             parts = urlsplit(url)
             is_valid = parts.scheme == SCHEME and parts.netloc == parts.hostname and not (parts.query or parts.fragment)
@@ -50,11 +52,18 @@ class ObjectStorageUrl:
             is_valid = False
         if not is_valid:
             raise FailedPrecondition(
-                "DGX_MUSIC_LIBRARY_URL must be s3://bucket or s3://bucket/prefix; credentials and endpoint are set by "
-                "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL",
+                "DGX_MUSIC_LIBRARY_URL must be s3://bucket or s3://bucket/prefix, the bucket in lower case; credentials "
+                "and endpoint are set by AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL",
                 reason="LIBRARY_URL_INVALID",
             )
-        return cls(parts.netloc, parts.path.strip("/"))
+        prefix = parts.path.strip("/")
+        if prefix and any(part in ("", ".", "..") or not part.isprintable() for part in prefix.split("/")):
+            raise FailedPrecondition(
+                "DGX_MUSIC_LIBRARY_URL must have a prefix without empty parts, `.`, `..` and control characters, such "
+                "as s3://bucket/music/studio",
+                reason="LIBRARY_URL_INVALID",
+            )
+        return cls(parts.netloc, prefix)
 
     def __str__(self) -> str:
         return f"{SCHEME}://{self.bucket}/{self.prefix}".rstrip("/")

@@ -28,8 +28,8 @@ def answer(status, code):
         (
             GenericError("PUT http://169.254.169.254/latest/api/token - status code: 403"),
             Unavailable,
-            "OBJECT_STORAGE_UNAVAILABLE",
-            "no credentials are set",
+            "OBJECT_STORAGE_CREDENTIALS_MISSING",
+            "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
         ),
     ],
 )

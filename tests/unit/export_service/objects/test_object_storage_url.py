@@ -28,6 +28,12 @@ def test_other_urls(url):
     assert "k:s" not in raised.value.message
 
 
+@pytest.mark.parametrize("prefix", ["a//b", "a/./b", "../a", "a\x07b"])
+def test_prefixes_that_no_key_can_have(prefix):
+    with pytest.raises(FailedPrecondition, match="DGX_MUSIC_LIBRARY_URL must have a prefix without"):
+        ObjectStorageUrl.parse(f"s3://music/{prefix}")
+
+
 def test_plain_http_only_if_the_endpoint_says_so(monkeypatch):
     assert not client_options(1.0)["client_options"]["allow_http"]
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
