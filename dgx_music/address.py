@@ -61,10 +61,12 @@ def parse_address(text: str, default_port: int = DEFAULT_PORT) -> TcpAddress | U
 
 def check_tcp_address(text: str, default_port: int = DEFAULT_PORT) -> str:
     """Returns the address of one server that others can connect to, `host:port`. Raises ValueError otherwise."""
-    address = parse_address(text, default_port)
-    if not isinstance(address, TcpAddress) or not address.port:
-        raise ValueError(f"must be the HOST:PORT at which other machines connect to it, e.g. export-1:{default_port}")
-    return text
+    with suppress(ValueError):
+        address = parse_address(text, default_port)
+        if isinstance(address, TcpAddress) and address.port and not _is_unspecified(address.host):
+            return text
+    example = f"export-1:{default_port}"
+    raise ValueError(f"must be the HOST:PORT at which other machines connect to this server alone, e.g. {example}")
 
 
 def check_address(text: str, default_port: int = DEFAULT_PORT) -> str:
@@ -91,12 +93,14 @@ def _check_servers(text: str, default_port: int) -> None:
     scheme, _, rest = text.partition(":")
     if scheme != "dns":
         for server in rest.split(","):
+            example = f"ipv4:10.0.0.1:{default_port},10.0.0.2:{default_port}"
             try:
                 address = parse_address(server, default_port)
-                ipaddress.ip_address(address.host if isinstance(address, TcpAddress) else "")
             except ValueError as error:
-                example = f"ipv4:10.0.0.1:{default_port},10.0.0.2:{default_port}"
                 raise ValueError(f"must have IP addresses with ports, e.g. {example}; {server!r} {error}") from None
+            if not isinstance(address, TcpAddress) or not _is_ip(address.host):
+                by_name = f"; for the servers of a name use dns:///{server}" if isinstance(address, TcpAddress) else ""
+                raise ValueError(f"must have IP addresses with ports, e.g. {example}{by_name}")
         return
     match = re.fullmatch("(//[^/]*/)?(?P<server>[^/]+)", rest)
     try:
@@ -170,6 +174,15 @@ def _check_host(host: str) -> None:
             ipaddress.IPv4Address(host)
         except ValueError:
             raise ValueError(f"must begin with the name or the IP address of a host, not {host!r}") from None
+
+
+def _is_unspecified(host: str) -> bool:
+    """Returns whether it stands for all addresses of a machine: to listen at, not to connect to."""
+    return _is_ip(host) and ipaddress.ip_address(host).is_unspecified
+
+
+def _is_ip(host: str) -> bool:
+    return _is_ipv6(host) or not re.search("[A-Za-z]", host)  # Other hosts of digits alone were refused before.
 
 
 def _is_ipv6(text: str) -> bool:

@@ -70,7 +70,7 @@ def describe_default(name: str, field: FieldInfo) -> str:
     """The default as one would type it."""
     if name in DYNAMIC_DEFAULTS:
         return DYNAMIC_DEFAULTS[name]
-    if field.default in (None, ()):
+    if field.default in (None, (), ""):
         return "unset"
     value = str(field.default).lower() if isinstance(field.default, bool) else f"{field.default}"
     return f"`{value.removesuffix('.0')}`"

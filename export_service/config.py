@@ -18,7 +18,7 @@ class ExportSettings(Settings):
     """Where gateways and workers reach this one of several export servers, `host:port`: it alone has the audio that it
     is receiving. With TLS, its certificate must be for that host. Unset if there is only one export server."""
     library_url: str = ""
-    """Where the library is in object storage: `s3://bucket` or `s3://bucket/prefix`. If empty, the library is a folder
+    """Where the library is in object storage: `s3://bucket` or `s3://bucket/prefix`. If unset, the library is a folder
     of the data directory. Endpoint, region and credentials come from the standard variables and files
     (AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SHARED_CREDENTIALS_FILE and others).
     Needs the extra `s3`."""

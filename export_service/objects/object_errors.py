@@ -53,7 +53,13 @@ def _translate(error: Exception, action: str, bucket: str) -> ServiceError | Non
     code = found[1] if (found := _CODE.search(text)) else ""
     status = found[1] if (found := _STATUS.search(text)) else ""
     if NO_CREDENTIALS in text:
-        status = code = ""
+        return Unavailable(
+            f"no credentials for the object storage are set, and this machine has no role (bucket {bucket}, while "
+            f"{action}); set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_SHARED_CREDENTIALS_FILE",
+            reason="OBJECT_STORAGE_CREDENTIALS_MISSING",
+            metadata={"bucket": bucket},
+            retry_after_seconds=DENIED_RETRY_SECONDS,
+        )
     cause = " ".join(part for part in (status, code) if part) or _describe_connection(text)
     metadata = {"bucket": bucket, "status": status, "code": code}
     where = f"bucket {bucket}: {cause}, while {action}"
@@ -81,14 +87,6 @@ def _translate(error: Exception, action: str, bucket: str) -> ServiceError | Non
             metadata=metadata,
             retry_after_seconds=DENIED_RETRY_SECONDS,
         )
-    if NO_CREDENTIALS in text:
-        return Unavailable(
-            f"there are no credentials for the object storage ({where}); set AWS_ACCESS_KEY_ID and "
-            "AWS_SECRET_ACCESS_KEY, or AWS_SHARED_CREDENTIALS_FILE, or give the machine or pod a role",
-            reason="OBJECT_STORAGE_CREDENTIALS_MISSING",
-            metadata=metadata,
-            retry_after_seconds=DENIED_RETRY_SECONDS,
-        )
     busy = code in BUSY_CODES or status in ("429", "503")
     return Unavailable(
         f"the object storage {'is overloaded' if busy else 'failed'} ({where})",
@@ -99,7 +97,6 @@ def _translate(error: Exception, action: str, bucket: str) -> ServiceError | Non
 
 
 _SYMPTOMS = {
-    NO_CREDENTIALS: "none are set, and this machine has no role",
     "kind: Timeout": "it did not answer in time",
     "Connection refused": "the connection was refused",
     "dns error": "its name is not known",

@@ -52,8 +52,8 @@ class ObjectStorageUrl:
             is_valid = False
         if not is_valid:
             raise FailedPrecondition(
-                "DGX_MUSIC_LIBRARY_URL must be s3://bucket or s3://bucket/prefix, the bucket in lower case; credentials "
-                "and endpoint are set by AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL",
+                "DGX_MUSIC_LIBRARY_URL must be s3://bucket or s3://bucket/prefix, with the bucket in lower case; "
+                "credentials and endpoint are set by AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL",
                 reason="LIBRARY_URL_INVALID",
             )
         prefix = parts.path.strip("/")

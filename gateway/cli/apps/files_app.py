@@ -77,20 +77,22 @@ def import_(
 
 @app.command()
 def url(
-    generation_id: Id,
+    file_id: Annotated[
+        str, typer.Argument(metavar="ID", help="ID of the generation or clip (a UUID).", show_default=False)
+    ],
     render_id: Annotated[
         str, typer.Option("--render", metavar="ID", help="A render of the generation.", show_default=False)
     ] = "",
     expires: Annotated[
-        str, typer.Option(metavar="AGE", help="How long it is valid, at most 7d, e.g. 30m or 2d.")
+        str, typer.Option(metavar="DURATION", help="How long it is valid, e.g. 30m, 12h or 2d; at most 7d.")
     ] = "1h",
     as_json: AsJson = False,
 ) -> None:
-    """Show a URL from which anybody can download a file until it expires, if the library is in object storage."""
+    """Show a URL from which anybody can download a file until it expires. The library must be in object storage."""
     from gateway.cli.commands import files
 
     console = create_console(as_json)
-    run(lambda session: files.show_url(session, console, generation_id, render_id, expires), console, LIBRARY)
+    run(lambda session: files.show_url(session, console, file_id, render_id, expires), console, LIBRARY)
 
 
 @app.command(name="upload-to")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 
 from dgx_music.audio.v1.audio_pb2 import FileFormat
@@ -31,7 +32,7 @@ from dgx_music.export.v1.export_pb2 import (
 )
 from gateway.cli.display.clip_summary import clip_fields
 from gateway.cli.display.console import Console, escape_text, format_local_time
-from gateway.cli.display.units import format_size, parse_age, parse_size
+from gateway.cli.display.units import format_size, parse_age, parse_duration, parse_size
 from gateway.cli.session.clip_upload import upload_clip
 from gateway.cli.session.command_errors import FAILURE
 from gateway.cli.session.files.cover_file import edit_tags, read_cover
@@ -40,6 +41,8 @@ from gateway.cli.session.runner import Session
 from gateway.timeouts import CALL_TIMEOUT_SECONDS, STREAM_TIMEOUT_SECONDS
 
 MAX_DAYS_SHOWN = 14
+MAX_URL_DURATION = timedelta(days=7)
+"""S3's limit."""
 KINDS = {"output": FILE_KIND_OUTPUT, "clip": FILE_KIND_CLIP, "render": FILE_KIND_RENDER}
 
 
@@ -48,10 +51,10 @@ def parse_kinds(kinds: Sequence[str] | None) -> list[FileKind]:
     return [KINDS[kind] for kind in kinds or ()]
 
 
-async def show_url(session: Session, console: Console, generation_id: str, render_id: str, expires: str) -> int:
-    """Prints a URL of a file."""
-    seconds = round(parse_age(expires, "--expires").total_seconds())
-    request = GetDownloadUrlRequest(generation_id=generation_id, render_id=render_id, expires_seconds=seconds)
+async def show_url(session: Session, console: Console, file_id: str, render_id: str, expires: str) -> int:
+    """Prints a URL of the file of a generation or clip, or of a render."""
+    seconds = round(parse_duration(expires, "--expires", MAX_URL_DURATION).total_seconds())
+    request = GetDownloadUrlRequest(generation_id=file_id, render_id=render_id, expires_seconds=seconds)
     response = await session.music.GetDownloadUrl(request, timeout=CALL_TIMEOUT_SECONDS)
     if console.as_json:
         console.print_message(response)

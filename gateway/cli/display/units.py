@@ -1,4 +1,4 @@
-"""Parses ages, times and sizes that the user typed, and formats sizes."""
+"""Parses ages, durations, times and sizes that the user typed, and formats sizes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from gateway.cli.session.command_errors import BAD_INPUT, CommandError
 AGE = re.compile(r"(?P<number>[0-9]{1,5})(?P<unit>[hdw])")
 DATE = re.compile(r"[0-9]{4}-?[0-9]{2}-?[0-9]{2}")
 AGE_UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
+DURATION = re.compile(r"(?P<number>[0-9]{1,5})(?P<unit>[mhdw])")
+DURATION_UNITS = AGE_UNITS | {"m": timedelta(minutes=1)}
 SIZE = re.compile(r"(?P<number>[0-9]{1,6}(?:[.][0-9]{1,3})?)(?P<unit>MB|GB|TB)")
 SIZE_UNITS = {"MB": 1e6, "GB": 1e9, "TB": 1e12}
 
@@ -20,6 +22,16 @@ def parse_age(text: str, option: str) -> timedelta:
     if match is None:
         raise CommandError(f"{option}: {text!r} is not a valid age; use for example 30d, 12h or 2w", BAD_INPUT)
     return int(match["number"]) * AGE_UNITS[match["unit"]]
+
+
+def parse_duration(text: str, option: str, maximum: timedelta) -> timedelta:
+    """Parses a duration such as "30m". Raises CommandError if it is none, zero, or above the maximum, in whole days."""
+    match = DURATION.fullmatch(text)
+    duration = int(match["number"]) * DURATION_UNITS[match["unit"]] if match else timedelta()
+    if not timedelta() < duration <= maximum:
+        examples = f"use for example 30m or 12h, at most {maximum.days}d"
+        raise CommandError(f"{option}: {text!r} is not a valid duration; {examples}", BAD_INPUT)
+    return duration
 
 
 def parse_time(text: str, option: str, *, is_end: bool = False) -> datetime:

@@ -91,7 +91,7 @@ def _plain(settings: Settings, name: str) -> Any:
 
 def _as_text(value: object) -> str:
     match value:
-        case None | []:
+        case None | "" | []:
             return "unset"
         case bool():
             return str(value).lower()

@@ -6,8 +6,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from gateway.cli.display.units import format_size, parse_age, parse_size, parse_time
+from gateway.cli.display.units import format_size, parse_age, parse_duration, parse_size, parse_time
 from gateway.cli.session.command_errors import CommandError
+
+DAY = timedelta(days=1)
 
 
 def test_ages_and_sizes_are_parsed_or_rejected() -> None:
@@ -19,6 +21,10 @@ def test_ages_and_sizes_are_parsed_or_rejected() -> None:
     for text in ("", "5", "GB", "-1GB", "1,5GB", "1KB"):
         with pytest.raises(CommandError, match="--keep"):
             parse_size(text, "--keep")
+    assert parse_duration("7d", "--expires", timedelta(days=7)) == 7 * 24 * parse_duration("60m", "--expires", DAY)
+    for text in ("", "0h", "8d", "99999w", "1y"):
+        with pytest.raises(CommandError, match=r"--expires: .* at most 7d"):
+            parse_duration(text, "--expires", timedelta(days=7))
 
 
 @pytest.mark.parametrize(
