@@ -23,8 +23,8 @@ LEASE_EXPIRIES = Counter(
 )
 ATTEMPTS_ENDED = Counter(
     "dgx_music_storage_attempts_ended_total",
-    "Attempts that workers have reported as ended: completed, failed, retried (they failed, but not for good) or "
-    "handed_back.",
+    "Attempts that workers have reported as ended: completed, failed, retried (they failed, but not for good), "
+    "handed_back or preempted (handed back for another generation).",
     ("outcome",),
 )
 QUEUE_SECONDS = Histogram(
