@@ -41,9 +41,9 @@ class ObjectStorageUrl:
     prefix: str
 
     @classmethod
-    def parse(cls, url: str) -> ObjectStorageUrl:
+    def parse(cls, url: str, name: str = "DGX_MUSIC_LIBRARY_URL") -> ObjectStorageUrl:
         """Raises FailedPrecondition for anything but `s3://bucket` and `s3://bucket/prefix`, and for a prefix that the
-        client can't use.
+        client can't use; `name` is what the error names.
         """
         try:
             parts = urlsplit(url)
@@ -52,15 +52,15 @@ class ObjectStorageUrl:
             is_valid = False
         if not is_valid:
             raise FailedPrecondition(
-                "DGX_MUSIC_LIBRARY_URL must be s3://bucket or s3://bucket/prefix, with the bucket in lower case; "
+                f"{name} must be s3://bucket or s3://bucket/prefix, with the bucket in lower case; "
                 "credentials and endpoint are set by AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL",
                 reason="LIBRARY_URL_INVALID",
             )
-        prefix = parts.path.strip("/")
+        prefix = parts.path.removeprefix("/").removesuffix("/")
         if prefix and any(part in ("", ".", "..") or not part.isprintable() for part in prefix.split("/")):
             raise FailedPrecondition(
-                "DGX_MUSIC_LIBRARY_URL must have a prefix without empty parts, `.`, `..` and control characters, such "
-                "as s3://bucket/music/studio",
+                f"{name} must have a prefix without empty parts, `.`, `..` and control characters, such as "
+                "s3://bucket/music/studio",
                 reason="LIBRARY_URL_INVALID",
             )
         return cls(parts.netloc, prefix)

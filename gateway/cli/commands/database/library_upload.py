@@ -13,6 +13,8 @@ from export_service.objects.bucket import Bucket
 from export_service.objects.library_objects import SHA256, Upload, describe_render
 from export_service.objects.object_errors import ObjectMissing
 from export_service.objects.object_keys import ObjectKey
+from export_service.objects.object_storage_url import ObjectStorageUrl
+from export_service.objects.write_check import probe
 from gateway.cli.commands.database.db import Result
 from gateway.cli.commands.serve import acquire_ownership, resolve_settings
 from gateway.cli.display.units import format_size
@@ -26,12 +28,14 @@ def upload_library(data_dir: Path | None, url: str) -> Result:
 
     Raises CommandError if a server is using the data directory, FailedPrecondition, and errors of disk and storage.
     """
+    ObjectStorageUrl.parse(url, "URL")
     settings = StorageSettings(data_dir=resolve_settings(data_dir).data_dir)
     bucket, counts = Bucket(url), {"uploaded": 0, "uploaded_bytes": 0, "present": 0}
     with (
         acquire_ownership(settings.data_dir),
         Database(settings.resolved_database_url(), busy_timeout_seconds=settings.database_timeout_seconds) as database,
     ):
+        probe(bucket)
         folder, library = settings.data_dir, Library(settings.data_dir)
         for file in Inventory(folder).iter_files():
             upload = _prepare(file, library, RenderStore(folder))
