@@ -35,6 +35,13 @@ def test_every_command_finds_the_files(shell, s3, bucket, tmp_path):
     findings = {one["name"]: one for one in json.loads(shell.run("doctor", "--json", **settings).stdout)["findings"]}
     assert findings["object storage"]["state"] == "ok"
     assert not (tmp_path / "outputs").exists()
+    clip = json.loads(shell.run("files", "import", str(saved), "--json", **settings).stdout)["clip_id"]
+    url = shell.run("files", "url", clip, "--expires", "30m", **settings).stdout.strip()
+    with urllib.request.urlopen(url) as answer:
+        assert answer.read(4) == b"RIFF"
+    assert "X-Amz-Expires=1800" in url
+    assert "at most 7d" in shell.run("files", "url", clip, "--expires", "8d", status=2, **settings).stderr
+    shell.run("files", "delete", clip, "--yes", **settings)
 
     shell.run("db", "check", "--files", **settings)
     orphan = "outputs/00000000-0000-4000-8000-000000000000/1.wav"
@@ -62,6 +69,8 @@ def test_an_existing_library_moves_into_a_bucket(shell, s3, bucket, tmp_path):
     assert {path.name for path in tmp_path.rglob("*-*.*") if path.suffix in (".wav", ".flac")} == folder
     for name in ("outputs", "clips", "renders"):
         shutil.rmtree(tmp_path / name)
+    refused = shell.run("files", "upload-to", f"s3://{bucket}//music", status=1, **without_url).stderr
+    assert "URL must have a prefix without empty parts" in refused
     shell.run("db", "check", "--files", **settings)
     listed = [json.loads(line) for line in shell.run("files", "list", "--json", **settings).stdout.splitlines()]
     assert [one["kind"] for one in listed] == ["FILE_KIND_OUTPUT", "FILE_KIND_CLIP", "FILE_KIND_RENDER"]
@@ -81,5 +90,6 @@ def test_doctor_says_what_is_missing(shell, s3, bucket):
     assert "does not exist" in advice(**(s3.settings("no-such-bucket", READER)))
     settings = s3.settings(bucket, ADMINISTRATOR) | {"AWS_SECRET_ACCESS_KEY": "wrong"}
     assert "denied access" in advice(**settings)
+    assert "must have a prefix" in advice(**settings | {"DGX_MUSIC_LIBRARY_URL": f"s3://{bucket}/a//b"})
     assert "must be s3://bucket" in advice(**settings | {"DGX_MUSIC_LIBRARY_URL": "s3://key:secret@bucket"})
     assert "connection was refused" in advice(**s3.settings(bucket, address="127.0.0.1:1"))
