@@ -17,8 +17,8 @@ RUNNING = 6
 
 
 def test_running_generations_are_read_once_a_second(database: Database, new: Callable[..., NewGeneration]) -> None:
-    moment = 0.0
-    preemption = Preemption(1e-6, clock=lambda: moment)
+    clock = [0.0]
+    preemption = Preemption(1e-6, clock=lambda: clock[0])
     with database.write() as session:
         creation.create_all(session, [new()] * RUNNING)
         running = [leases.claim(session, "w", MODELS, 60.0) for _ in range(RUNNING)]
@@ -31,7 +31,7 @@ def test_running_generations_are_read_once_a_second(database: Database, new: Cal
             reads.append(statement)
 
     event.listen(database.engine, "before_cursor_execute", catch)
-    for moment in (0.0, HEADS_SECONDS):
+    for clock[0] in (0.0, HEADS_SECONDS):
         reads.clear()
         with database.write() as session:
             found = [preemption.find(session, row, MODELS) for row in running if row is not None]
