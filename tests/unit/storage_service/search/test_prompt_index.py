@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import product
 from random import Random
 from typing import Any
 
@@ -46,12 +47,17 @@ WAYS = {
 
 @pytest.fixture(params=WAYS)
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    prompts, uses, scanned = WAYS[request.param]
+    take(request.param, monkeypatch)
+    return str(request.param)
+
+
+def take(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets all searches take this way."""
+    prompts, uses, scanned = WAYS[way]
     monkeypatch.setattr(prompt_index, "RARE_PROMPTS", prompts)
     monkeypatch.setattr(prompt_index, "RARE_USES", uses)
     monkeypatch.setattr(listing, "SCANNED_ROWS", scanned)
     monkeypatch.setattr(listing, "SCANNED_PER_MATCH", 0)
-    return str(request.param)
 
 
 def pages(session: Session, **chosen: Any) -> list[str]:
@@ -173,8 +179,11 @@ def statements(filled: Database) -> Iterator[list[tuple[str, Any]]]:
     event.remove(filled.engine, "before_cursor_execute", catch)
 
 
-def test_no_search_reads_a_whole_table(filled: Database, statements: list[tuple[str, Any]], way: str) -> None:
-    for needle in ("song number 17", "old", "d", "zq", "ZZZ"):
+def test_no_search_reads_a_whole_table(
+    filled: Database, statements: list[tuple[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for way, needle in product(WAYS, ("song number 17", "old", "d", "zq", "ZZZ")):
+        take(way, monkeypatch)
         with filled.read() as session:
             statements.clear()
             list_generations(session, GenerationFilter(prompt_contains=needle), Page(10))
