@@ -119,7 +119,8 @@ class Rows:
             "lease_token": base64.urlsafe_b64encode(draw.randbytes(16)).decode().rstrip("="),
         }
         if status == "processing":
-            return row | {"lease_expires_at": self._until + timedelta(days=1), "stage": "generating"}
+            until = self._until + timedelta(days=1)
+            return row | {"lease_expires_at": until, "lease_check_at": until, "stage": "generating"}
         work_seconds = seconds * draw.uniform(0.1, 2)
         row |= {"completed_at": started_at + timedelta(seconds=work_seconds)}
         if status == "failed":

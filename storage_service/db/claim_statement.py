@@ -21,6 +21,10 @@ from storage_service.states import GenerationStage, GenerationStatus
 
 T = TypeVar("T")
 
+CHECK_AFTER = 0.9
+"""After which part of a lease it is looked for at the earliest. Less than 1, because SQLite reads its clock for each
+expression: a lease must not be looked for only after it has ended."""
+
 
 def has_status(status: GenerationStatus) -> ColumnElement[bool]:
     """Returns a condition with the status as a literal: with a bound parameter, partial indexes would not be used."""
@@ -36,8 +40,9 @@ def select_first_claimable(column: InstrumentedAttribute[T], model_name: str | C
 
 def select_expired() -> Select[str]:
     """Returns a query for the ids of the generations whose leases have expired."""
+    may_have_expired = Generation.lease_check_at <= now()  # In the index.
     has_expired = Generation.lease_expires_at <= now()
-    return select(Generation.id).where(has_status(GenerationStatus.PROCESSING), has_expired)
+    return select(Generation.id).where(has_status(GenerationStatus.PROCESSING), may_have_expired, has_expired)
 
 
 @cache
@@ -59,6 +64,7 @@ def claim_statement(dialect: str, *, of_one_model: bool, unless_expired: bool) -
         status=GenerationStatus.PROCESSING,
         lease_token=bindparam("token"),
         lease_expires_at=now_plus(bindparam("seconds", type_=Double)),
+        lease_check_at=now_plus(bindparam("check_seconds", type_=Double)),
         attempt=Generation.attempt + 1,
         worker_id=bindparam("worker"),
         started_at=now(),
@@ -75,7 +81,14 @@ def claim_parameters(
     models: str | list[str] = model_names[0] if len(model_names) == 1 else list(model_names)
     if dialect == "sqlite" and isinstance(models, list):
         models = json.dumps(models)
-    return {"models": models, "token": token, "seconds": lease_seconds, "worker": worker_id}
+    check_seconds = CHECK_AFTER * lease_seconds
+    return {
+        "models": models,
+        "token": token,
+        "seconds": lease_seconds,
+        "check_seconds": check_seconds,
+        "worker": worker_id,
+    }
 
 
 def _first_model(dialect: str, of_one_model: bool) -> ColumnElement[str]:

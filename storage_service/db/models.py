@@ -44,7 +44,7 @@ from storage_service.states import (
 REFRESH_FROM_RETURNING = {"populate_existing": True, "synchronize_session": False}
 """Execution options of an UPDATE … RETURNING that refresh the session's objects from the returned rows."""
 
-FINISHED_COLUMNS = {"stage": None, "lease_expires_at": None, "ranked_at": None}
+FINISHED_COLUMNS = {"stage": None, "lease_expires_at": None, "lease_check_at": None, "ranked_at": None}
 """Columns of a row on which no worker works any more. The token stays, so that its holder gets a precise answer."""
 
 _SEED_COUNT = 2**32
@@ -78,7 +78,7 @@ class Generation(Base):
         partial_index("generations_queued", "ranked_at IS NOT NULL", "client", "ranked_at", "priority"),
         partial_index("generations_waiting", "not_before IS NOT NULL", "not_before"),
         # Includes the status, which is the same in all entries: SQLite would otherwise prefer the status index above.
-        partial_index("generations_leases", "status = 'processing'", "status", "lease_expires_at"),
+        partial_index("generations_leases", "status = 'processing'", "status", "lease_check_at"),
         partial_index("generations_rated", "rating IS NOT NULL", "rating", "created_at"),
         partial_index("generations_clients", "client <> ''", "client", "created_at"),
     )
@@ -133,6 +133,9 @@ class Generation(Base):
     not_before: Mapped[datetime | None] = mapped_column(UtcDateTime)
     lease_token: Mapped[str | None] = mapped_column(Text)
     lease_expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    lease_check_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """From when on to look whether the lease has expired, which is before it does. Most renewals leave it as it is: if
+    an indexed column changes, Postgres writes to all indexes of the row."""
     worker_id: Mapped[str | None] = mapped_column(Text)
     stage: Mapped[str | None] = mapped_column(Text)
     progress: Mapped[float] = mapped_column(default=0.0)
@@ -204,7 +207,7 @@ class Generation(Base):
     def mark_pending(self) -> None:
         """PROCESSING or FAILED → PENDING. From FAILED, the count of attempts restarts at 0."""
         values: dict[str, Any] = {"completed_at": None, "stage": None, "progress": 0.0, "not_before": None}
-        values |= {"lease_token": None, "lease_expires_at": None}
+        values |= {"lease_token": None, "lease_expires_at": None, "lease_check_at": None}
         if self.is_failed:
             values |= {"attempt": 0, "started_at": None, "error_message": None, "ranked_at": now()}
         self._transition_to(GenerationStatus.PENDING, values)
@@ -219,7 +222,7 @@ class Generation(Base):
 
     def to_dict(self) -> dict[str, Any]:
         """Returns all public columns as JSON types, with times in ISO 8601 and UTC. The lease token is not public."""
-        hidden = {"lease_token", "request_fingerprint"}
+        hidden = {"lease_token", "lease_check_at", "request_fingerprint"}
         columns = {column.key: attribute for attribute, column in inspect(Generation).columns.items()}
         row = {name: getattr(self, attribute) for name, attribute in columns.items() if name not in hidden}
         times = {name: value.isoformat() for name, value in row.items() if isinstance(value, datetime)}

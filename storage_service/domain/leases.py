@@ -17,7 +17,7 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from dgx_music.errors import Aborted, InvalidArgument, ServiceError
 from service_runtime.validation import check_range, check_text, check_uuid
-from storage_service.db.claim_statement import claim_parameters, claim_statement, select_expired
+from storage_service.db.claim_statement import CHECK_AFTER, claim_parameters, claim_statement, select_expired
 from storage_service.db.clock import now, now_plus
 from storage_service.db.models import FINISHED_COLUMNS, REFRESH_FROM_RETURNING, Generation
 from storage_service.db.upsert import dialect_name
@@ -130,7 +130,11 @@ def renew(
     check_range("lease_seconds", lease_seconds, *LEASE_SECONDS_RANGE, "s")
     check_range("progress", progress, 0, 1)
     is_leased = lease_conditions(generation_id, lease_token)
-    values = {"lease_expires_at": now_plus(lease_seconds), "progress": progress}
+    # Keeps the indexed time as long as it is in the second half of the lease: then Postgres writes to no index.
+    latest_check = now_plus(CHECK_AFTER * lease_seconds)
+    can_stay = Generation.lease_check_at.between(now_plus(lease_seconds / 2), latest_check)
+    check_at = case((can_stay, Generation.lease_check_at), else_=latest_check)
+    values = {"lease_expires_at": now_plus(lease_seconds), "lease_check_at": check_at, "progress": progress}
     if stage is not None:
         values["stage"] = stage.value
     if export_address:

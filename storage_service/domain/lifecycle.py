@@ -39,7 +39,13 @@ MAX_FILE_BYTES = 2**40
 MAX_BACKOFF_DOUBLINGS = 6
 """The retry delay doubles with each attempt, from 1 s up to 64 s."""
 
-UNLEASED_COLUMNS = {"lease_token": None, "lease_expires_at": None, "stage": None, "progress": 0.0}
+UNLEASED_COLUMNS = {
+    "lease_token": None,
+    "lease_expires_at": None,
+    "lease_check_at": None,
+    "stage": None,
+    "progress": 0.0,
+}
 """Columns of a row that no worker holds a lease for."""
 
 

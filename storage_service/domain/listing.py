@@ -8,13 +8,13 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, literal, select, true, tuple_, union_all
+from sqlalchemy import ColumnElement, Select, and_, func, literal, select, true, tuple_, union_all
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from dgx_music.limits import MAX_PROMPT_CHARACTERS, MAX_RATING
 from service_runtime.rpc.paging import Page
 from service_runtime.validation import check_range, check_text
-from storage_service.db.models import Generation, Prompt
+from storage_service.db.models import Generation, GenerationCount, Prompt
 from storage_service.domain.page_tokens import (
     decode_page_token,
     hash_filters,
@@ -31,6 +31,9 @@ SCANNED_ROWS = 10_000
 SCANNED_PER_MATCH = 50
 """How many of the first rows of a list are read to fill a page with those that contain a common text: at least so many,
 and so many for each row of the page."""
+
+ROWS_PER_PROMPT = 25
+"""Finding the newest generation of a prompt takes as long as reading so many rows of a list."""
 
 
 class PromptOrder(StrEnum):
@@ -108,7 +111,8 @@ def _search_generations(
     """Returns the newest generations whose prompts contain the filter's text, of those that meet all conditions.
 
     A common text is found by reading some of the newest rows, and a rare one by the index: neither serves for both. If
-    some of the newest rows do not fill the page, the text is rare among them, whatever it is among the older ones.
+    some of the newest rows do not fill the page, the text is rare among them, whatever it is among the older ones. All
+    are then read if that is less work than looking up what the index finds.
     """
     index, where = PromptIndex(session, filters.prompt_contains), [*times, *names]
     if not index.find_rare():
@@ -119,6 +123,9 @@ def _search_generations(
         rows = list(session.scalars(_select_newest(filters, scanned, limit)))
         if read_until is None or len(rows) == limit:
             return rows
+        total = session.scalar(select(func.sum(GenerationCount.generations))) or 0
+        if index.finds_more_than(int(total) // ROWS_PER_PROMPT):
+            return list(session.scalars(_select_newest(filters, [*where, index.contains(Generation.prompt)], limit)))
     if filters.statuses:
         where.append(Generation.status.in_(sorted(set(filters.statuses))))
     if filters.min_rating:

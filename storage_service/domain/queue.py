@@ -59,7 +59,7 @@ class QueueState:
     """The database's time."""
     running: Place | None
     """Of the generations that are PROCESSING, the last in the queue's order. If there are more than 16, of those whose
-    leases end last."""
+    leases end last or nearly so."""
     head: Place | None
     """The first PENDING one of the model."""
     last: Place | None
@@ -157,7 +157,7 @@ _STATE = """
     ) AS token ON 1 = 1 LEFT JOIN (
         SELECT ranked_at, priority, duration_seconds, weight FROM (
             SELECT ranked_at, priority, duration_seconds, weight FROM generations
-            WHERE status = 'processing' ORDER BY lease_expires_at DESC LIMIT 16
+            WHERE status = 'processing' ORDER BY lease_check_at DESC LIMIT 16
         ) AS leased ORDER BY ranked_at DESC LIMIT 1
     ) AS running ON 1 = 1 LEFT JOIN (
         SELECT ranked_at, priority, duration_seconds, weight FROM generations
@@ -215,10 +215,13 @@ def list_models_with_pending(session: Session) -> list[str]:
 
 
 def seconds_until_due(session: Session) -> float | None:
-    """Returns in how many seconds the next lease expires or the next retry delay ends; None if there is neither."""
-    leases = select(func.min(Generation.lease_expires_at)).where(has_status(GenerationStatus.PROCESSING))
+    """Returns in how many seconds the next lease may expire or the next retry delay ends; None if there is neither."""
+    is_leased, has_begun = has_status(GenerationStatus.PROCESSING), Generation.lease_check_at <= now()
+    checks = select(func.min(Generation.lease_check_at)).where(is_leased, Generation.lease_check_at > now())
+    leases = select(func.min(Generation.lease_expires_at)).where(is_leased, has_begun)
     # Only PENDING rows have a not_before. With a condition on the status, SQLite would scan all of them.
     waits = select(func.min(Generation.not_before)).where(Generation.not_before > now())
-    *due, current = session.execute(select(leases.scalar_subquery(), waits.scalar_subquery(), now())).one()
+    dates = [query.scalar_subquery() for query in (checks, leases, waits)]
+    *due, current = session.execute(select(*dates, now())).one()
     times = [time for time in due if time is not None]
     return max(0.0, (min(times) - current).total_seconds()) if times else None

@@ -108,6 +108,9 @@ def _build_rules(database: Database) -> dict[str, ColumnElement[bool]]:
         "is PENDING and holds a lease": and_(pending, or_(has_token, has_lease_end)),
         "is PENDING and has progress": and_(pending, row.progress != 0),
         "is PROCESSING and has only one of lease token and lease end": and_(processing, has_token != has_lease_end),
+        "is PROCESSING and its lease ends without notice": and_(
+            processing, has_lease_end, or_(row.lease_check_at.is_(None), row.lease_check_at > row.lease_expires_at)
+        ),
         "is PROCESSING without a stage": and_(processing, row.stage.is_(None)),
         "is PROCESSING but was never started": and_(processing, or_(row.started_at.is_(None), row.attempt < 1)),
         "has a stage but is not PROCESSING": and_(not_(processing), row.stage.is_not(None)),

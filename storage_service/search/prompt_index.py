@@ -79,6 +79,11 @@ class PromptIndex:
         self._matches = [(prompt_id, prompt_hash) for prompt_id, prompt_hash, _, has_text in rows if has_text]
         return True
 
+    def finds_more_than(self, prompts: int) -> bool:
+        """Returns whether more prompts than so many have the text's trigrams."""
+        found = self._candidates().limit(prompts + 1).subquery()
+        return (self._session.scalar(select(func.count()).select_from(found)) or 0) > prompts
+
     def matching_prompts(self) -> ColumnElement[bool]:
         """Returns the condition of the prompts that contain the text."""
         if self._is_sqlite:

@@ -199,7 +199,7 @@ async def test_killed_workers_lose_no_acknowledged_work(empty_url: str, open_dat
     assert sum(unheard) <= len(after)
 
     with database.write() as session:  # As if all leases and retry delays had ended.
-        past = {"lease_expires_at": now_plus(-1.0)}
+        past = {"lease_expires_at": now_plus(-1.0), "lease_check_at": now_plus(-1.0)}
         session.execute(update(Generation).where(Generation.status == GenerationStatus.PROCESSING).values(past))
         session.execute(update(Generation).values(not_before=None))
     while claimed := make(database, Call("claim", ("next", ["small"], 600.0))):

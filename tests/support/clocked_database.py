@@ -53,7 +53,11 @@ class ClockedDatabase:
         """Deletes all rows and sets the clock to START."""
         for table in TABLES:
             self.rows(f"DELETE FROM {table}")
+        self._clear_text_index()
         self.set_clock(START)
+
+    def _clear_text_index(self) -> None:
+        """Empties what no trigger empties."""
 
 
 class ClockedSqlite(ClockedDatabase):
@@ -70,6 +74,9 @@ class ClockedSqlite(ClockedDatabase):
 
     def set_clock(self, moment: datetime) -> None:
         self._moment = moment
+
+    def _clear_text_index(self) -> None:
+        self.rows("INSERT INTO prompt_search(prompt_search) VALUES ('delete-all')")
 
     def _prepare(self, connection: Any, _record: object) -> None:
         self._connection = connection

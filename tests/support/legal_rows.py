@@ -20,6 +20,7 @@ LEGAL: dict[str, dict[str, Any]] = {
         "attempt": 1,
         "lease_token": "t",
         "lease_expires_at": SOME_TIME,
+        "lease_check_at": SOME_TIME,
         "stage": "generating",
     },
     "completed": {

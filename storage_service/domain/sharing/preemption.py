@@ -32,7 +32,8 @@ MIN_RUN_SECONDS = 30.0
 """How long a generation that was handed back runs undisturbed after it was claimed again. To go on takes one pass over
 what was done, seconds even for a long piece, so most of this time is progress."""
 HEADS_SECONDS = 1.0
-"""How old the knowledge of what waits may be. Leases are renewed hundreds of times a second."""
+"""How old the knowledge of what waits and of who would make room for it may be. Leases are renewed hundreds of times a
+second."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,9 @@ def find_preemptor(heads: Sequence[Head], model_names: Collection[str], priority
     return following
 
 
-def is_lowest(session: Session, generation_id: str, preemptor: Head, model_names: Collection[str]) -> bool:
-    """Whether the generation is the one to make room, and the preemptor still waits."""
+def find_lowest(session: Session, preemptor: Head, model_names: Collection[str]) -> str | None:
+    """Returns the id of the generation that has to make room at a worker with these models; None if none has to, or
+    the preemptor no longer waits."""
     still_waits = (
         select(Generation.id)
         .where(Generation.id == preemptor.id, Generation.status == GenerationStatus.PENDING)
@@ -95,17 +97,32 @@ def is_lowest(session: Session, generation_id: str, preemptor: Head, model_names
         .order_by(Generation.priority, Generation.started_at.desc(), Generation.id)
         .limit(1)
     )
-    return session.scalar(lowest) == generation_id
+    return session.scalar(lowest)
+
+
+class _Waiting:
+    """What waits, and who would have to make room for it, as read at some moment."""
+
+    def __init__(self, heads: Sequence[Head]) -> None:
+        self.heads = heads
+        self._lowest: dict[tuple[str, frozenset[str]], str | None] = {}
+
+    def find_lowest(self, session: Session, preemptor: Head, model_names: Collection[str]) -> str | None:
+        """Does what `find_lowest` does, once for all renewals: it reads all rows that are PROCESSING."""
+        key = preemptor.id, frozenset(model_names)
+        if key not in self._lowest:
+            self._lowest[key] = find_lowest(session, preemptor, model_names)
+        return self._lowest[key]
 
 
 class Preemption:
-    """Answers renewals, with what waits read once a second. May be called from several threads."""
+    """Answers renewals, with what waits and who runs read once a second. May be called from several threads."""
 
     def __init__(self, after_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         """`after_seconds` is the limit; 0 for never."""
         self._after_seconds = after_seconds
         self._clock = clock
-        self._heads: Sequence[Head] = ()
+        self._waiting = _Waiting(())
         self._read_at = float("-inf")
 
     def find(self, session: Session, generation: Generation, model_names: Collection[str]) -> str:
@@ -115,8 +132,10 @@ class Preemption:
             return ""
         if self._clock() - self._read_at >= HEADS_SECONDS:
             self._read_at = self._clock()  # First, so that other threads don't read them, too.
-            self._heads = read_heads(session, self._after_seconds)
-        preemptor = find_preemptor(self._heads, model_names, generation.priority)
-        if preemptor is None or not is_lowest(session, generation.id, preemptor, model_names):
+            self._waiting = _Waiting(read_heads(session, self._after_seconds))
+        waiting = self._waiting
+        preemptor = find_preemptor(waiting.heads, model_names, generation.priority)
+        if preemptor is None or waiting.find_lowest(session, preemptor, model_names) != generation.id:
             return ""
-        return preemptor.id
+        # Only this one, which then was the lowest, asks whether it still is.
+        return preemptor.id if find_lowest(session, preemptor, model_names) == generation.id else ""

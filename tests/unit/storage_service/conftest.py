@@ -105,6 +105,8 @@ def row_in(database: Database, new: Callable[..., NewGeneration]) -> Callable[..
                 "started_at": now(),
                 **values,
             }
+        if status is GenerationStatus.PROCESSING:
+            values = {"lease_check_at": values["lease_expires_at"], **values}
         if status is GenerationStatus.FAILED:
             values |= {"error_message": "no luck", "completed_at": now()}
         with database.write() as session:

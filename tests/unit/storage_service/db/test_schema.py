@@ -85,7 +85,7 @@ def test_downgrade_to_0001_and_upgrade_keep_rows(
             "metadata": row["metadata"],
             "sampling": None,
             "continuation": None,
-            **dict.fromkeys(("conditioning", "edit", "loop", "variation_of", "export_address")),
+            **dict.fromkeys(("conditioning", "edit", "loop", "variation_of", "export_address", "lease_check_at")),
             "output": None,
             "rating": None,
             "client": "",

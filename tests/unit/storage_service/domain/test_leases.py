@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import inspect, select, update
+from sqlalchemy import inspect, select, text, update
 from sqlalchemy.orm import Session
 
 from dgx_music.errors import Aborted, InvalidArgument
@@ -76,6 +76,44 @@ def test_renew_records_stage_and_extends_lease(database: Database, row_in: Row) 
         leases.renew(session, row.id, TOKEN, 600.0, None, 0.5)
     after = columns(database, row.id)
     assert (after["stage"], after["progress"]) == ("generating", 0.5)
+
+
+def test_most_renewals_write_to_no_index_on_postgres(database: Database, new: New) -> None:
+    if database.is_sqlite:
+        pytest.skip("SQLite writes only to the indexes of the columns that change")
+    with database.write() as session:
+        creation.create(session, new())
+        row = leases.claim(session, "w", ["sketch"], 60.0)
+        assert row is not None
+    hot = text("SELECT pg_stat_get_xact_tuples_hot_updated('generations'::regclass)")
+    with database.write() as session:
+        for progress in range(5):
+            leases.renew(session, row.id, row.lease_token or "", 60.0, GenerationStage.GENERATING, progress / 5)
+        assert session.scalar(hot) == 5
+
+
+def test_lease_is_looked_for_before_it_ends_or_when_it_does(database: Database, new: New) -> None:
+    with database.write() as session:
+        creation.create(session, new())
+        row = leases.claim(session, "w", ["sketch"], 60.0)
+        assert row is not None
+        # As long as before; too early for half of the lease; and too late for a shorter lease.
+        for seconds, half in ((60.0, 30.0), (600.0, 300.0), (20.0, 10.0)):
+            renewed: Any = leases.renew(session, row.id, row.lease_token or "", seconds, None, 0.5)
+            until_due = queue.seconds_until_due(session)
+            assert until_due is not None
+            assert half < until_due <= seconds
+            assert renewed.lease_check_at < renewed.lease_expires_at
+
+
+def test_lease_that_may_have_expired_is_due_when_it_does(database: Database, row_in: Row) -> None:
+    row = row_in(PROCESSING, lease_check_at=now_plus(-1.0))
+    with database.write() as session:
+        assert leases.expire_leases(session) == []
+        until_due = queue.seconds_until_due(session)
+        assert until_due is not None
+        assert 30 < until_due <= 60
+        assert renew(session, row).lease_check_at > row.started_at
 
 
 def test_renew_records_the_export_server_until_another_is_named(database: Database, row_in: Row) -> None:

@@ -29,6 +29,8 @@ ILLEGAL: list[tuple[str, dict[str, Any], str]] = [
     ("pending", {"completed_at": SOME_TIME}, "but is not finished"),
     ("processing", {"lease_token": None}, "only one of lease token and lease end"),
     ("processing", {"lease_expires_at": None}, "only one of lease token and lease end"),
+    ("processing", {"lease_check_at": None}, "lease ends without notice"),
+    ("processing", {"lease_check_at": "2026-01-02 00:00:00"}, "lease ends without notice"),
     ("processing", {"stage": None}, "without a stage"),
     ("processing", {"stage": "dreaming"}, "unknown stage"),
     ("processing", {"started_at": None}, "never started"),

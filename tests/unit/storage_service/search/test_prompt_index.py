@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import product
 from random import Random
 from typing import Any
 
@@ -37,21 +38,29 @@ NEEDLES = (
 )
 
 WAYS = {
-    "rare": (10**6, 10**9, 10**6),
-    "common": (0, 0, 10**6),
-    "common among old ones": (0, 0, 1),
+    "rare": (10**6, 10**9, 10**6, 1),
+    "common": (0, 0, 10**6, 1),
+    "common among old ones": (0, 0, 1, 1),
+    "most common among old ones": (0, 0, 1, 10**6),
 }
-"""Way → how many prompts and uses are rare, and how many rows are read of what is common."""
+"""Way → how many prompts and uses are rare, how many rows are read of what is common, and as long as how many of them a
+prompt takes."""
 
 
 @pytest.fixture(params=WAYS)
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    prompts, uses, scanned = WAYS[request.param]
+    take(request.param, monkeypatch)
+    return str(request.param)
+
+
+def take(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets all searches take this way."""
+    prompts, uses, scanned, rows_per_prompt = WAYS[way]
     monkeypatch.setattr(prompt_index, "RARE_PROMPTS", prompts)
     monkeypatch.setattr(prompt_index, "RARE_USES", uses)
     monkeypatch.setattr(listing, "SCANNED_ROWS", scanned)
     monkeypatch.setattr(listing, "SCANNED_PER_MATCH", 0)
-    return str(request.param)
+    monkeypatch.setattr(listing, "ROWS_PER_PROMPT", rows_per_prompt)
 
 
 def pages(session: Session, **chosen: Any) -> list[str]:
@@ -173,8 +182,11 @@ def statements(filled: Database) -> Iterator[list[tuple[str, Any]]]:
     event.remove(filled.engine, "before_cursor_execute", catch)
 
 
-def test_no_search_reads_a_whole_table(filled: Database, statements: list[tuple[str, Any]], way: str) -> None:
-    for needle in ("song number 17", "old", "d", "zq", "ZZZ"):
+def test_no_search_reads_a_whole_table(
+    filled: Database, statements: list[tuple[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for way, needle in product(WAYS, ("song number 17", "old", "d", "zq", "ZZZ")):
+        take(way, monkeypatch)
         with filled.read() as session:
             statements.clear()
             list_generations(session, GenerationFilter(prompt_contains=needle), Page(10))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from storage_service.search.trigrams import MAX_TRIGRAMS, fts5_query, prefix_end, select_trigrams, tsquery
@@ -18,6 +18,7 @@ def test_trigrams_are_distinct_and_in_order() -> None:
 
 
 @given(st.text(min_size=3, max_size=200))
+@settings(max_examples=150)
 def test_long_text_is_looked_up_by_some_trigrams_from_both_ends(text: str) -> None:
     found = select_trigrams(text)
     assert 1 <= len(found) == len(set(found)) <= MAX_TRIGRAMS
@@ -26,6 +27,7 @@ def test_long_text_is_looked_up_by_some_trigrams_from_both_ends(text: str) -> No
 
 
 @given(st.text(min_size=1, max_size=3), st.text(max_size=3))
+@settings(max_examples=150)
 def test_prefix_ends_where_its_strings_end(prefix: str, more: str) -> None:
     end = prefix_end(prefix)
     if end is not None:
