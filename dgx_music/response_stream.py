@@ -1,4 +1,4 @@
-"""Reads the responses of a call that streams them."""
+"""Reads the responses of a call that streams them, and ends calls with their event loop."""
 
 from __future__ import annotations
 
@@ -9,6 +9,23 @@ from typing import Any, TypeVar, cast
 import grpc.aio
 
 Response = TypeVar("Response")
+
+_STATUS_TASK = "_AioCall._handle_status_once_received"
+_STATUS_SECONDS = 2.0
+
+
+async def finish_calls() -> None:
+    """Waits until gRPC has the status of each call on this event loop, which is closed next; all are over or cancelled.
+
+    A status that comes later goes to any other event loop of the process, which logs that the first one is closed.
+    """
+    if tasks := [task for task in asyncio.all_tasks() if is_status_task(task)]:
+        await asyncio.wait(tasks, timeout=_STATUS_SECONDS)
+
+
+def is_status_task(task: asyncio.Task[Any]) -> bool:
+    """Returns whether gRPC waits in this task for the status of a call."""
+    return getattr(task.get_coro(), "__qualname__", "") == _STATUS_TASK
 
 
 async def read_stream(call: grpc.aio.UnaryStreamCall[Any, Response]) -> AsyncGenerator[Response, None]:

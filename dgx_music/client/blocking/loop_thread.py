@@ -11,6 +11,7 @@ from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from dgx_music.errors import Cancelled
+from dgx_music.response_stream import finish_calls, is_status_task
 
 T = TypeVar("T")
 _DONE: Any = object()
@@ -119,13 +120,14 @@ class _Shared:
         return True
 
     async def _end(self) -> None:
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        tasks = {task for task in asyncio.all_tasks() if not is_status_task(task)} - {asyncio.current_task()}
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.loop.shutdown_asyncgens()
         try:
             await self._on_close()
+            await finish_calls()
         finally:
             self.loop.stop()
 

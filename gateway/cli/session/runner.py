@@ -18,6 +18,7 @@ from dgx_music.client.generation_options import EXTENSIONS
 from dgx_music.credentials import Credentials
 from dgx_music.error_status import status_of
 from dgx_music.gateway.v1 import gateway_pb2_grpc
+from dgx_music.response_stream import finish_calls
 from gateway.cli.session.command_errors import CONNECTION_LOST, TRY_AGAIN, CommandError, is_lost
 from gateway.cli.session.command_settings import how_to_unset, load_settings
 from gateway.cli.session.patient_channel import PatientChannel
@@ -103,14 +104,23 @@ def run_command(
     with tracing(print_notice):
         if settings.gateway_address is not None:
             return asyncio.run(
-                _run_remote(settings.gateway_address, settings.credentials(), traced, folder, print_notice)
+                _finish(_run_remote(settings.gateway_address, settings.credentials(), traced, folder, print_notice))
             )
         with acquire_or_join(folder) as place:
             match place:
                 case Owner():
-                    return asyncio.run(_run_embedded(place, traced, folder, print_notice, services, model_folder))
+                    embedded = _run_embedded(place, traced, folder, print_notice, services, model_folder)
+                    return asyncio.run(_finish(embedded))
                 case Client():
-                    return asyncio.run(_run_as_client(place, settings.credentials(), traced, folder, print_notice))
+                    as_client = _run_as_client(place, settings.credentials(), traced, folder, print_notice)
+                    return asyncio.run(_finish(as_client))
+
+
+async def _finish(running: Coroutine[None, None, int]) -> int:
+    try:
+        return await running
+    finally:
+        await finish_calls()
 
 
 async def _run_remote(
