@@ -148,16 +148,18 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
     async def FailGeneration(
         self, request: storage_pb2.FailGenerationRequest, context: Context
     ) -> storage_pb2.FailGenerationResponse:
-        report = request.id, request.lease_token, request.error_message
+        report, delay_seconds = (request.id, request.lease_token, request.error_message), request.retry_after_seconds
         if request.handed_back:
             checkpoint, preempted_by = request.checkpoint, request.preempted_by
             row = await self._store.write(
-                lambda s: hand_back(s, *report, checkpoint=checkpoint, preempted_by=preempted_by)
+                lambda s: hand_back(
+                    s, *report, checkpoint=checkpoint, preempted_by=preempted_by, retry_after_seconds=delay_seconds
+                )
             )
             queue_metrics.ATTEMPTS_ENDED.inc("preempted" if preempted_by else "handed_back")
             log.info("handed_back", generation_id=row.id, reason=row.error_message, checkpoint_bytes=len(checkpoint))
         else:
-            retryable, delay_seconds = request.retryable, request.retry_after_seconds
+            retryable = request.retryable
             row = await self._store.write(
                 lambda s: leases.fail(s, *report, retryable=retryable, retry_after_seconds=delay_seconds)
             )
