@@ -187,12 +187,15 @@ class Store:
         try:
             return await asyncio.shield(claiming)
         except asyncio.CancelledError:
-            claiming.add_done_callback(self._hand_back)
+            claiming.add_done_callback(self._hand_back_result)
             raise
 
-    def _hand_back(self, claiming: asyncio.Future[Generation | None]) -> None:
-        if claiming.cancelled() or claiming.exception() is not None or (row := claiming.result()) is None:
-            return
+    def _hand_back_result(self, claiming: asyncio.Future[Generation | None]) -> None:
+        if not claiming.cancelled() and claiming.exception() is None and (row := claiming.result()) is not None:
+            self.hand_back_unanswered(row)
+
+    def hand_back_unanswered(self, row: Generation) -> None:
+        """Hands a generation back, in the background, whose claim has ended before its worker was told of it."""
         report = row.id, row.lease_token or "", "the worker had given up its claim"
         returning = asyncio.ensure_future(self.write(lambda s: hand_back(s, *report)))
         self._returning.add(returning)

@@ -37,6 +37,8 @@ CLAIM_TIMEOUT_MARGIN_SECONDS = 5.0
 """How much longer than `CLAIM_WAIT_SECONDS` the claim call may take."""
 LAST_ANSWER_SECONDS = 1.0
 """How long a server that drains waits for storage before it gives up a claim."""
+HAND_BACK_DELAYS = 0.1, 1.0
+"""The first and the longest delay, in seconds, before a hand-back is repeated."""
 SHUTTING_DOWN = "the server is shutting down"
 INITIAL_DELAY_SECONDS, MAX_DELAY_SECONDS = 1.0, 10.0
 """The delays after failed claims."""
@@ -211,8 +213,17 @@ class Worker:
         request = storage_pb2.FailGenerationRequest(
             id=claim.generation.id, lease_token=claim.lease_token, error_message=problem, handed_back=True
         )
-        with suppress(grpc.aio.AioRpcError):  # The lease will expire.
-            await self._storage.FailGeneration(request, timeout=CALL_TIMEOUT_SECONDS)
+        backoff = Backoff(*HAND_BACK_DELAYS)
+        with suppress(TimeoutError):  # The lease will expire.
+            async with asyncio.timeout(CALL_TIMEOUT_SECONDS):
+                while True:
+                    try:
+                        await self._storage.FailGeneration(request)
+                        return
+                    except grpc.aio.AioRpcError as error:
+                        if error.code() not in TRANSIENT_CODES:
+                            return
+                    await asyncio.sleep(backoff.next_delay())
 
     def _start_job(self, claim: storage_pb2.ClaimGenerationResponse) -> None:
         with bound_contextvars(generation_id=claim.generation.id, attempt=claim.generation.attempt):

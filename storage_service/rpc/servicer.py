@@ -104,7 +104,11 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
         if row.attempt == 1 and row.started_at is not None:
             queue_metrics.QUEUE_SECONDS.observe(max(0.0, (row.started_at - row.created_at).total_seconds()))
         bind_contextvars(generation_id=row.id)
-        checkpoint = b"" if row.attempt == 1 else await self._store.read(lambda s: job_checkpoints.read(s, row.id))
+        try:
+            checkpoint = b"" if row.attempt == 1 else await self._store.read(lambda s: job_checkpoints.read(s, row.id))
+        except BaseException:
+            self._store.hand_back_unanswered(row)
+            raise
         log.info("claimed", generation_id=row.id, worker_id=row.worker_id, attempt=row.attempt)
         return storage_pb2.ClaimGenerationResponse(
             generation=converters.generation_to_proto(row),
