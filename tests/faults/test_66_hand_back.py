@@ -22,6 +22,7 @@ from tests.support.checkpoints import write_checkpoint, write_t5
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 SECONDS = 8.0
+PACED = "tests.support.paced_musicgen"
 MUSICGEN = {"prompt": "calm piano", "model_name": "tiny", "sample_rate_hz": 32_000, "channels": 1, "seed": 7}
 
 
@@ -58,8 +59,8 @@ def samples_sha256(generation: pb.Generation) -> str:
 
 
 async def start_midway(services: ToneProcesses, failpoint: str = "", **settings: str) -> str:
-    """Returns a generation that a worker is generating, with some audio at export."""
-    await services.start("generation", DGX_MUSIC_FAILPOINT=failpoint, **settings)
+    """Returns a generation that a worker is generating, with some audio at export, and does so for seconds yet."""
+    await services.start("generation", module=PACED, DGX_MUSIC_FAILPOINT=failpoint, **settings)
     generation_id = await services.create(seconds=SECONDS, **MUSICGEN)
     await services.wait_until(generation_id, lambda generation: generation.progress > 0.2)
     return generation_id
