@@ -101,8 +101,12 @@ async def test_edits_by_two_gateways_leave_hash_of_the_file(
     async with AsyncExitStack() as stack:
         gateways = []
         for held in records:
-            storage_client = ServiceClient("", library_services.address, StorageServiceStub, Settings())
-            export_client = ServiceClient("", library_services.address, ExportServiceStub, Settings())
+            storage_client = ServiceClient(
+                "dgx_music.storage.v1.StorageService", library_services.address, StorageServiceStub, Settings()
+            )
+            export_client = ServiceClient(
+                "dgx_music.export.v1.ExportService", library_services.address, ExportServiceStub, Settings()
+            )
             for client in (storage_client, export_client):
                 client.open()
                 stack.push_async_callback(client.close)

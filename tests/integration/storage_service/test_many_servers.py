@@ -109,10 +109,11 @@ async def test_watcher_sees_other_servers_changes_and_fails_over(
     async with (
         storage_server(shared, second, **never),
         storage_server(shared, first, **never) as killed,
-        connect(f"ipv4:{first},{second}") as either,  # gRPC connects to the first that answers.
+        connect(f"ipv4:{first},{second}") as either,
+        connect(first) as doomed,
         connect(second) as other,
     ):
-        watcher, worker = StorageServiceStub(either), StorageServiceStub(other)
+        watcher, worker = StorageServiceStub(doomed), StorageServiceStub(other)
         claim = pb.ClaimGenerationRequest(worker_id="w", model_names=["sketch"], lease_seconds=60, wait_seconds=30)
         waiting = asyncio.ensure_future(watcher.ClaimGeneration(claim, timeout=60))
         created = (await worker.CreateGeneration(NEW, timeout=60)).generation
@@ -134,7 +135,7 @@ async def test_watcher_sees_other_servers_changes_and_fails_over(
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await watch.read()
         assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
-        watch, generation = await watch_again(watcher, created.id)
+        watch, generation = await watch_again(StorageServiceStub(either), created.id)
         assert generation.progress == 0.5
         completion = pb.CompleteGenerationRequest(
             id=created.id, lease_token=claimed.lease_token, file_path="a.wav", file_size_bytes=1
