@@ -22,6 +22,7 @@ from storage_service.db.error_translation import RETRY_AFTER_SECONDS, Unwritable
 from storage_service.db.models import Generation
 from storage_service.db.write_probe import write_probe
 from storage_service.domain import leases, lifecycle
+from storage_service.domain.sharing.hand_back import hand_back
 from storage_service.events.changes import Change, announce_later, get_recorded_changes
 from storage_service.events.notifier import Notifier
 from storage_service.events.postgres_announcer import PostgresAnnouncer
@@ -53,6 +54,8 @@ class Store:
         self._check_thread = HealthThread()
         self._write_error: UnwritableDatabase | None = None
         """The error with which the last write failed; None if the last one succeeded."""
+        self._returning: set[asyncio.Future[Generation]] = set()
+        """Hand-backs of what nobody has been told of."""
         self.notifier = Notifier()
         self._sender = uuid.uuid4().hex
         self._announcer = PostgresAnnouncer(self._database.engine, self._sender) if self.is_shared else None
@@ -86,6 +89,7 @@ class Store:
 
     async def close(self) -> None:
         """Waits for running work to end and closes every connection."""
+        await asyncio.gather(*self._returning, return_exceptions=True)
         await self._check_thread.stop()
         await asyncio.to_thread(self._threads.shutdown)
         if self._announcer is not None:
@@ -153,15 +157,19 @@ class Store:
     async def claim(
         self, worker_id: str, model_names: Sequence[str], lease_seconds: float, wait_seconds: float
     ) -> Generation | None:
-        """Does what `leases.claim` does. If no work is available, it waits for up to `wait_seconds` until there is."""
+        """Does what `leases.claim` does. If no work is available, it waits for up to `wait_seconds` until there is.
+
+        If the caller is cancelled meanwhile, nothing stays claimed.
+        """
         check_range("wait_seconds", wait_seconds, 0, MAX_WAIT_SECONDS, "s")
         loop = asyncio.get_running_loop()
         deadline = loop.time() + wait_seconds
         with self.notifier.subscribe_to_work(model_names) as maybe_work:
             while not self.notifier.is_closed:
                 woken_for = maybe_work.take()
+                claiming = self.write(lambda s: leases.claim(s, worker_id, model_names, lease_seconds))
                 try:
-                    claimed = await self.write(lambda s: leases.claim(s, worker_id, model_names, lease_seconds))
+                    claimed = await self._or_hand_back(asyncio.ensure_future(claiming))
                 except BaseException:
                     maybe_work.woken_for |= woken_for
                     raise
@@ -173,6 +181,25 @@ class Store:
                 except TimeoutError:
                     break
         return None
+
+    async def _or_hand_back(self, claiming: asyncio.Future[Generation | None]) -> Generation | None:
+        """Returns what is claimed. If the caller is cancelled, hands it back once the transaction has ended."""
+        try:
+            return await asyncio.shield(claiming)
+        except asyncio.CancelledError:
+            claiming.add_done_callback(self._hand_back_result)
+            raise
+
+    def _hand_back_result(self, claiming: asyncio.Future[Generation | None]) -> None:
+        if not claiming.cancelled() and claiming.exception() is None and (row := claiming.result()) is not None:
+            self.hand_back_unanswered(row)
+
+    def hand_back_unanswered(self, row: Generation) -> None:
+        """Hands a generation back, in the background, whose claim has ended before its worker was told of it."""
+        report = row.id, row.lease_token or "", "the worker had given up its claim"
+        returning = asyncio.ensure_future(self.write(lambda s: hand_back(s, *report)))
+        self._returning.add(returning)
+        returning.add_done_callback(self._returning.discard)
 
     async def watch(self, generation_id: str) -> AsyncGenerator[Generation, None]:
         """Yields the generation now and after each change, until it has finished or is deleted.

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dgx_music.errors import FailedPrecondition, Unavailable
+from dgx_music.errors import FailedPrecondition, ServiceError, Unavailable
 from export_service.objects.object_errors import ObjectMissing, ObjectReplaced, translate_object_errors
 from export_service.objects.object_keys import AFTER_ALL_NAMES
 from export_service.objects.object_storage_url import ObjectStorageUrl, client_options
@@ -63,6 +64,8 @@ class Bucket:
         """
         self.url = ObjectStorageUrl.parse(url)
         self._public_endpoint = public_endpoint
+        self.failures = 0
+        """How many requests have failed, except for what the objects are or are not."""
         self._client = lru_cache(maxsize=8)(self._create_client)
         for seconds in (REQUEST_SECONDS, CHECK_SECONDS):
             self._client(seconds)
@@ -207,8 +210,14 @@ class Bucket:
                 reason="OBJECT_STORAGE_MISCONFIGURED",
             ) from error
 
-    def _translate(self, action: str) -> Any:
-        return translate_object_errors(action, self.url.bucket)
+    @contextmanager
+    def _translate(self, action: str) -> Iterator[None]:
+        try:
+            with translate_object_errors(action, self.url.bucket):
+                yield
+        except ServiceError:
+            self.failures += 1
+            raise
 
 
 def skip_folder(folder: str) -> str:

@@ -86,7 +86,6 @@ class ObjectLibrary:
             others = self._require_newest(generation_id, attempt)
             check_permitted()
         except Exception:
-            self._write_check.repeat()
             if not {one.stored.key for one in previous} & set(upload.keys):
                 self._discard(upload.keys)
             raise

@@ -22,20 +22,20 @@ class WriteCheck:
     def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
         self._succeeded_at: float | None = None
-
-    def repeat(self) -> None:
-        """Has the next check write again: something else has failed."""
-        self._succeeded_at = None
+        self._failures = 0
+        """Those of the bucket up to the last success."""
 
     def run(self) -> None:
         """Raises Unavailable or ResourceExhausted if an object can't be written. After a success, does nothing for half
-        a minute.
+        a minute, unless another request fails.
         """
-        if self._succeeded_at is not None and time.monotonic() - self._succeeded_at < CHECK_INTERVAL_SECONDS:
+        is_recent = self._succeeded_at is not None and time.monotonic() - self._succeeded_at < CHECK_INTERVAL_SECONDS
+        if is_recent and self._failures == self._bucket.failures:
             return
         self._succeeded_at = None
+        failures = self._bucket.failures
         self._bucket.put_bytes(PROBE_KEY, PROBE_DATA, is_check=True)
-        self._succeeded_at = time.monotonic()
+        self._succeeded_at, self._failures = time.monotonic(), failures
 
 
 def probe(bucket: Bucket) -> None:

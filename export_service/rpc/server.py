@@ -7,6 +7,7 @@ from importlib.metadata import version
 
 import grpc.aio
 
+from dgx_music.errors import ServiceError, Unavailable
 from dgx_music.export.v1 import export_pb2_grpc
 from export_service.config import ExportSettings
 from export_service.dsp.loudness import warm_up
@@ -65,7 +66,15 @@ class ExportServer:
         self._warm_up_task = asyncio.create_task(asyncio.to_thread(warm_up))
 
     async def check(self) -> None:
-        await self._manager.check()
+        try:
+            await self._manager.check()
+        except asyncio.CancelledError:  # It has taken too long.
+            self._servicer.problem = Unavailable("the library does not answer", reason="LIBRARY_UNAVAILABLE")
+            raise
+        except ServiceError as error:
+            self._servicer.problem = error
+            raise
+        self._servicer.problem = None
 
     async def drain(self) -> None:
         self._manager.drain()

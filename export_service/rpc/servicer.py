@@ -10,7 +10,7 @@ import grpc.aio
 from structlog.contextvars import bind_contextvars
 
 from dgx_music.address import EXPORT_ADDRESS_KEY
-from dgx_music.errors import InvalidArgument
+from dgx_music.errors import InvalidArgument, ServiceError
 from dgx_music.export.v1 import export_pb2, export_pb2_grpc
 from dgx_music.pcm import PcmWriter
 from export_service.dsp.normalization import LoudnessTarget
@@ -58,6 +58,8 @@ class ExportServicer(export_pb2_grpc.ExportServiceServicer):
         self._manager, self._renderer, self._editor, self._cleanup = manager, renderer, editor, Cleanup(manager)
         self._target, self._generator, self._signer = target, generator, signer
         self._advertised_address = advertised_address
+        self.problem: ServiceError | None = None
+        """Why no file can be written, as the last check has found."""
 
     async def Export(
         self, request_iterator: AsyncIterator[export_pb2.ExportRequest], context: Context
@@ -142,6 +144,8 @@ class ExportServicer(export_pb2_grpc.ExportServiceServicer):
         self, request: export_pb2.CheckOutputRequest, context: Context
     ) -> export_pb2.CheckOutputResponse:
         require_encoder(output_options_from_proto(request.output, "output").format)
+        if self.problem is not None:
+            raise self.problem.with_traceback(None)
         return export_pb2.CheckOutputResponse()
 
     async def ImportClip(

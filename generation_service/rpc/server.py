@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator
 
 import grpc.aio
+from grpc_health.v1 import health_pb2_grpc
 
 from dgx_music.export.v1 import export_pb2_grpc
 from dgx_music.generation.v1 import generation_pb2_grpc
@@ -48,7 +49,8 @@ class GenerationService:
         self._export_channel = connect_service(self._settings.export_address, self._settings)
         storage = storage_pb2_grpc.StorageServiceStub(self._storage_channel)
         self._servicer.export = export = export_pb2_grpc.ExportServiceStub(self._export_channel)
-        self._worker = Worker(self.engine, storage, export, self._settings)
+        storage_health = health_pb2_grpc.HealthStub(self._storage_channel)
+        self._worker = Worker(self.engine, storage, export, self._settings, storage_health)
         self._worker.start()
 
     async def check(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import grpc
 import grpc.aio
 
 from dgx_music.error_status import read_error_details
@@ -27,6 +28,12 @@ RETRYABLE_EXPORT_CODES = RETRYABLE_CODES | {"INTERNAL"}
 MAX_FREE_ATTEMPTS = 2
 """Up to this attempt, one that ends because its engine's process does is handed back, since it is rarely the cause.
 Later ones count: it may be what kills them."""
+MAX_FREE_EXPORT_ATTEMPTS = 10
+"""The same of those that end because of an outage of export, or of what it needs. No job is claimed during one that
+export has noticed. So further ones are due to what only this job meets, such as an upload that is too slow, or to the
+job itself, if export crashes."""
+OUTAGE_CODES = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+"""Status codes of export in an outage. CANCELLED comes from a server that stops."""
 MAX_RETRY_AFTER_SECONDS = 3600.0
 """The longest delay of another attempt that storage accepts."""
 
@@ -39,7 +46,7 @@ def build_failure(
     If export has all the audio, another attempt is cheap: it generates nothing. `preempted_by` is the generation for
     which the job was stopped, empty if the server is shutting down.
     """
-    delay_seconds = 0.0
+    delay_seconds, is_free = 0.0, False
     match error:
         case asyncio.CancelledError() | GenerationSuspended():
             reason = "the server is shutting down"
@@ -71,11 +78,13 @@ def build_failure(
             codes = RETRYABLE_EXPORT_CODES if has_sent_audio else RETRYABLE_CODES
             message = f"export: {' '.join(details.message.split())} ({error.code().name})"
             is_retryable, delay_seconds = error.code().name in codes, details.retry_after_seconds or 0.0
+            is_free = error.code() in OUTAGE_CODES and attempt <= MAX_FREE_EXPORT_ATTEMPTS
         case _:
             log.error("unexpected_error", exc_info=error)
             message, is_retryable = f"an unexpected error occurred: {type(error).__name__}", False
     return storage_pb2.FailGenerationRequest(
         error_message=message,
-        retryable=is_retryable,
+        retryable=is_retryable and not is_free,
+        handed_back=is_free,
         retry_after_seconds=min(delay_seconds, MAX_RETRY_AFTER_SECONDS) if is_retryable else 0.0,
     )

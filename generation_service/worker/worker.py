@@ -8,8 +8,10 @@ import secrets
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any
 
 import grpc.aio
+from grpc_health.v1 import health_pb2
 from structlog.contextvars import bound_contextvars
 
 from dgx_music.error_status import read_error_details
@@ -33,6 +35,11 @@ CLAIM_WAIT_SECONDS = 5.0
 """How long one claim waits for a job. A model that was just installed is offered with the next claim."""
 CLAIM_TIMEOUT_MARGIN_SECONDS = 5.0
 """How much longer than `CLAIM_WAIT_SECONDS` the claim call may take."""
+LAST_ANSWER_SECONDS = 1.0
+"""How long a server that drains waits for storage before it gives up a claim."""
+HAND_BACK_DELAYS = 0.1, 1.0
+"""The first and the longest delay, in seconds, before a hand-back is repeated."""
+SHUTTING_DOWN = "the server is shutting down"
 INITIAL_DELAY_SECONDS, MAX_DELAY_SECONDS = 1.0, 10.0
 """The delays after failed claims."""
 DELAY_JITTER = 0.5
@@ -57,12 +64,15 @@ class Worker:
         storage: storage_pb2_grpc.StorageServiceAsyncStub,
         export: export_pb2_grpc.ExportServiceAsyncStub,
         settings: GenerationSettings,
+        storage_health: Any,
     ) -> None:
+        """`storage_health` is a HealthStub of storage."""
         self.id = f"{socket.gethostname()[:150]}-{os.getpid()}-{secrets.token_hex(4)}"
         self._engine = engine
         self._storage = storage
         self._export = export
         self._settings = settings
+        self._storage_health = storage_health
         self._slots_changed = asyncio.Event()
         engine.on_capacity_changed(self._slots_changed.set)
         self._jobs: dict[asyncio.Task[None], Job] = {}
@@ -114,8 +124,7 @@ class Worker:
                 self._engine.check()
                 claim = await self._claim()
                 if claim.HasField("generation"):
-                    failpoint("generation.after_claim")
-                    self._start_job(claim)
+                    await self._accept(claim)
             except UnrecoverableError:
                 return  # This process cannot generate any more; leave the jobs to other workers.
             except Unavailable as error:
@@ -154,19 +163,46 @@ class Worker:
             wait_seconds=CLAIM_WAIT_SECONDS,
         )
         # Wait for a storage service that is still starting: a refused connection would delay the first job.
-        claim = await self._storage.ClaimGeneration(
+        call = self._storage.ClaimGeneration(
             request, timeout=CLAIM_WAIT_SECONDS + CLAIM_TIMEOUT_MARGIN_SECONDS, wait_for_ready=True
         )
-        if claim.HasField("generation"):
-            try:
-                await self._require_export()  # The claim may have waited for seconds.
-            except grpc.aio.AioRpcError as error:
-                await self._hand_back(claim, f"export: {read_error_details(error).message} ({error.code().name})")
-                raise
-        return claim
+        answer = asyncio.ensure_future(call)
+        try:
+            return await asyncio.shield(answer)
+        except asyncio.CancelledError:
+            await self._end_claim(call, answer)
+            raise
+
+    async def _end_claim(self, call: Any, answer: asyncio.Future[storage_pb2.ClaimGenerationResponse]) -> None:
+        """Gives up a claim because the server drains, and hands back what it has got nevertheless."""
+        with suppress(grpc.aio.AioRpcError):
+            # Storage may have sent its answer while this process was stopped. It has been read when this one is.
+            await self._storage_health.Check(health_pb2.HealthCheckRequest(), timeout=LAST_ANSWER_SECONDS)
+        call.cancel()
+        (claim,) = await asyncio.gather(answer, return_exceptions=True)
+        if isinstance(claim, storage_pb2.ClaimGenerationResponse) and claim.HasField("generation"):
+            await self._hand_back(claim, SHUTTING_DOWN)
+
+    async def _accept(self, claim: storage_pb2.ClaimGenerationResponse) -> None:
+        """Starts the job, or hands it back if export is away by now, or if the server drains. Raises AioRpcError if
+        export can't be reached."""
+        try:
+            await self._require_export()  # The claim may have waited for seconds.
+        except grpc.aio.AioRpcError as error:
+            problem = f"export: {read_error_details(error).message} ({error.code().name})"
+            await asyncio.shield(self._hand_back(claim, problem))
+            raise
+        except asyncio.CancelledError:
+            await self._hand_back(claim, SHUTTING_DOWN)
+            raise
+        failpoint("generation.after_claim")
+        self._start_job(claim)
 
     async def _require_export(self) -> None:
-        """Raises AioRpcError if export can't be reached: jobs would use up their attempts within seconds."""
+        """Raises AioRpcError if export can't be reached, or lacks what it needs: jobs would use up their attempts.
+
+        If its disk is full, they do, so that whoever waits for them learns why.
+        """
         try:
             await self._export.CheckOutput(export_pb2.CheckOutputRequest(), timeout=CALL_TIMEOUT_SECONDS)
         except grpc.aio.AioRpcError as error:
@@ -177,8 +213,17 @@ class Worker:
         request = storage_pb2.FailGenerationRequest(
             id=claim.generation.id, lease_token=claim.lease_token, error_message=problem, handed_back=True
         )
-        with suppress(grpc.aio.AioRpcError):  # The lease will expire.
-            await self._storage.FailGeneration(request, timeout=CALL_TIMEOUT_SECONDS)
+        backoff = Backoff(*HAND_BACK_DELAYS)
+        with suppress(TimeoutError):  # The lease will expire.
+            async with asyncio.timeout(CALL_TIMEOUT_SECONDS):
+                while True:
+                    try:
+                        await self._storage.FailGeneration(request)
+                        return
+                    except grpc.aio.AioRpcError as error:
+                        if error.code() not in TRANSIENT_CODES:
+                            return
+                    await asyncio.sleep(backoff.next_delay())
 
     def _start_job(self, claim: storage_pb2.ClaimGenerationResponse) -> None:
         with bound_contextvars(generation_id=claim.generation.id, attempt=claim.generation.attempt):

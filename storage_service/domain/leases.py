@@ -187,26 +187,20 @@ def fail(
 ) -> Generation:
     """PROCESSING → PENDING if the failure is retryable and attempts are left, else PROCESSING → FAILED.
 
-    By the holder of the lease. A retry waits for 1 s·2^(attempt-1), but at most 64 s; or for `retry_after_seconds` if
-    that is longer.
+    By the holder of the lease. A retry waits as `retry_time` says.
     """
     message = clean_error_message(error_message)
-    check_range("retry_after_seconds", retry_after_seconds, 0, MAX_RETRY_AFTER_SECONDS, "s")
+    not_before = retry_time(retry_after_seconds)
     is_leased = lease_conditions(generation_id, lease_token)
     failed = None
     if retryable:
-        doublings = case(
-            (Generation.attempt > MAX_BACKOFF_DOUBLINGS, MAX_BACKOFF_DOUBLINGS), else_=Generation.attempt - 1
-        )
-        backoff = literal(1).bitwise_lshift(doublings)
-        delay = case((backoff < retry_after_seconds, literal(retry_after_seconds)), else_=backoff)
         failed = transition(
             session,
             [*is_leased, Generation.attempt < Generation.max_attempts],
             due_seconds=retry_after_seconds,
             status=GenerationStatus.PENDING,
             error_message=message,
-            not_before=now_plus(delay),
+            not_before=not_before,
             **UNLEASED_COLUMNS,
         )
     if failed is None:
@@ -221,6 +215,15 @@ def fail(
     if failed is None:
         raise lease_error(get(session, generation_id), lease_token, FAIL)
     return failed
+
+
+def retry_time(retry_after_seconds: float) -> Any:
+    """Returns when another attempt may start: in 1 s·2^(attempt-1), but at most 64 s; or in `retry_after_seconds` if
+    that is longer. Raises InvalidArgument if it is out of range."""
+    check_range("retry_after_seconds", retry_after_seconds, 0, MAX_RETRY_AFTER_SECONDS, "s")
+    doublings = case((Generation.attempt > MAX_BACKOFF_DOUBLINGS, MAX_BACKOFF_DOUBLINGS), else_=Generation.attempt - 1)
+    backoff = literal(1).bitwise_lshift(doublings)
+    return now_plus(case((backoff < retry_after_seconds, literal(retry_after_seconds)), else_=backoff))
 
 
 def expire_leases(session: Session) -> list[Generation]:

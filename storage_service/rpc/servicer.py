@@ -104,7 +104,11 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
         if row.attempt == 1 and row.started_at is not None:
             queue_metrics.QUEUE_SECONDS.observe(max(0.0, (row.started_at - row.created_at).total_seconds()))
         bind_contextvars(generation_id=row.id)
-        checkpoint = b"" if row.attempt == 1 else await self._store.read(lambda s: job_checkpoints.read(s, row.id))
+        try:
+            checkpoint = b"" if row.attempt == 1 else await self._store.read(lambda s: job_checkpoints.read(s, row.id))
+        except BaseException:
+            self._store.hand_back_unanswered(row)
+            raise
         log.info("claimed", generation_id=row.id, worker_id=row.worker_id, attempt=row.attempt)
         return storage_pb2.ClaimGenerationResponse(
             generation=converters.generation_to_proto(row),
@@ -148,16 +152,18 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
     async def FailGeneration(
         self, request: storage_pb2.FailGenerationRequest, context: Context
     ) -> storage_pb2.FailGenerationResponse:
-        report = request.id, request.lease_token, request.error_message
+        report, delay_seconds = (request.id, request.lease_token, request.error_message), request.retry_after_seconds
         if request.handed_back:
             checkpoint, preempted_by = request.checkpoint, request.preempted_by
             row = await self._store.write(
-                lambda s: hand_back(s, *report, checkpoint=checkpoint, preempted_by=preempted_by)
+                lambda s: hand_back(
+                    s, *report, checkpoint=checkpoint, preempted_by=preempted_by, retry_after_seconds=delay_seconds
+                )
             )
             queue_metrics.ATTEMPTS_ENDED.inc("preempted" if preempted_by else "handed_back")
             log.info("handed_back", generation_id=row.id, reason=row.error_message, checkpoint_bytes=len(checkpoint))
         else:
-            retryable, delay_seconds = request.retryable, request.retry_after_seconds
+            retryable = request.retryable
             row = await self._store.write(
                 lambda s: leases.fail(s, *report, retryable=retryable, retry_after_seconds=delay_seconds)
             )

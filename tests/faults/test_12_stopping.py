@@ -3,6 +3,7 @@ second signal ends it, and its engine processes, at once."""
 
 from __future__ import annotations
 
+import asyncio
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -60,6 +61,28 @@ async def test_job_that_takes_longer_than_the_grace_period_goes_back(services: T
     done = await services.wait_until_completed(generation_id)
     assert (done.attempt, done.max_attempts) == (2, 10)
     await services.kill("generation")
+
+
+async def test_claim_that_is_answered_while_the_worker_stops_is_handed_back(services: ToneProcesses) -> None:
+    await services.start_worker(DGX_MUSIC_LEASE_SECONDS="3600")
+    worker, storage = services.running["generation"], services.running["storage"]
+    while True:
+        await services.wait_until_completed(await services.create())  # Meanwhile, it makes its next claim.
+        claims = storage.log().count('"claimed"')
+        worker.pause()
+        generation_id = await services.create()
+        try:
+            await asyncio.wait_for(storage.wait_for_event("claimed", claims + 1), 5)
+        except TimeoutError:  # It was between two claims.
+            worker.resume()
+        else:
+            break
+    worker.process.send_signal(signal.SIGTERM)
+    worker.resume()
+    assert await services.running.pop("generation").wait() == 0
+    waiting = await services.get(generation_id)
+    assert (waiting.state, waiting.error_message) == (pb.GENERATION_STATE_PENDING, "the server is shutting down")
+    assert (waiting.attempt, waiting.max_attempts) == (1, 10)
 
 
 async def test_second_signal_ends_the_service_and_its_engine_processes_at_once(

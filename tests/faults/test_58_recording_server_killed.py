@@ -121,7 +121,7 @@ async def test_attempt_is_resumed_and_deleted_at_the_server_that_has_the_samples
 ) -> None:
     for name in hosts.of_kind("export"):
         await hosts.kill(name)
-        await hosts.start(name, DGX_MUSIC_FAILPOINT="export.before_mastering:EIO")
+        await hosts.start(name, DGX_MUSIC_FAILPOINT="export.before_mastering:raise")
     short = [await client.submit("a calm piano", model="sketch", duration=0.5, seed=seed) for seed in range(4)]
     for generation in short:
         with pytest.raises(GenerationFailed):

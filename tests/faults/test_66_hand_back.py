@@ -22,6 +22,7 @@ from tests.support.checkpoints import write_checkpoint, write_t5
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 SECONDS = 8.0
+PACED = "tests.support.paced_musicgen"
 MUSICGEN = {"prompt": "calm piano", "model_name": "tiny", "sample_rate_hz": 32_000, "channels": 1, "seed": 7}
 
 
@@ -40,29 +41,37 @@ async def services(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[To
         **hub,
         **worker,
         DGX_MUSIC_PREEMPT_AFTER_SECONDS="0.1",
-        DGX_MUSIC_LEASE_SECONDS="6",  # On a busy machine, a step may take a second.
+        DGX_MUSIC_LEASE_SECONDS="4",  # On a busy machine, a step may take a second.
     ) as services:
         yield services
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def undisturbed(services: ToneProcesses) -> pb.Generation:
-    await services.start("generation")
-    done = await services.wait_until_completed(await services.create(seconds=SECONDS, **MUSICGEN))
-    await services.kill("generation")
-    return done
+    """By a worker with two engine processes, which goes on running."""
+    await start_worker(services, DGX_MUSIC_DEVICES="cpu,cpu")
+    return await services.wait_until_completed(await services.create(seconds=SECONDS, **MUSICGEN))
+
+
+async def start_worker(services: ToneProcesses, failpoint: str = "", **settings: str) -> None:
+    """Starts a worker in which a generation takes seconds. To load MusicGen takes as long: what one test has left is
+    used by the next."""
+    await services.start("generation", module=PACED, DGX_MUSIC_FAILPOINT=failpoint, **settings)
 
 
 def samples_sha256(generation: pb.Generation) -> str:
     return str(dict(generation.metadata)["pcm_sha256"])
 
 
-async def start_midway(services: ToneProcesses, failpoint: str = "", **settings: str) -> str:
-    """Returns a generation that a worker is generating, with some audio at export."""
-    await services.start("generation", DGX_MUSIC_FAILPOINT=failpoint, **settings)
+async def create_midway(services: ToneProcesses) -> str:
+    """Returns a generation that the worker is generating, with some audio at export."""
     generation_id = await services.create(seconds=SECONDS, **MUSICGEN)
-    await services.wait_until(generation_id, lambda generation: generation.progress > 0.2)
+    await wait_until_midway(services, generation_id)
     return generation_id
+
+
+async def wait_until_midway(services: ToneProcesses, generation_id: str, attempt: int = 1) -> None:
+    await services.wait_until(generation_id, lambda one: one.attempt >= attempt and one.progress > 0.2 * attempt)
 
 
 async def listen(services: ToneProcesses, generation_id: str) -> str:
@@ -79,23 +88,22 @@ async def listen(services: ToneProcesses, generation_id: str) -> str:
 async def test_restarted_worker_goes_on_and_listeners_hear_no_gap(
     services: ToneProcesses, undisturbed: pb.Generation
 ) -> None:
-    generation_id = await start_midway(services, DGX_MUSIC_DEVICES="cpu,cpu")  # Two engine processes.
+    generation_id = await create_midway(services)
     listening = asyncio.create_task(listen(services, generation_id))
     assert await services.kill("generation", signal.SIGTERM) == 0
     waiting = await services.get(generation_id)
     assert waiting.state == pb.GENERATION_STATE_PENDING
     assert services.spools_of(generation_id) == [f"{generation_id}.1.json", f"{generation_id}.1.pcm.part"]
-    await services.start("generation")
+    await start_worker(services)
     done = await services.wait_until_completed(generation_id)
     assert done.attempt >= 2
     assert samples_sha256(done) == samples_sha256(undisturbed)
     assert await listening == samples_sha256(undisturbed)
     assert '"export_resumed"' in services.running["generation"].log()
-    await services.kill("generation")
 
 
 async def test_more_important_generation_takes_its_place(services: ToneProcesses, undisturbed: pb.Generation) -> None:
-    generation_id = await start_midway(services)
+    generation_id = await create_midway(services)
     listening = asyncio.create_task(listen(services, generation_id))
     urgent = await services.create(seconds=0.5, **MUSICGEN, priority=10)
     first = await services.wait_until_completed(urgent)
@@ -104,60 +112,38 @@ async def test_more_important_generation_takes_its_place(services: ToneProcesses
     assert samples_sha256(done) == samples_sha256(undisturbed)
     assert first.completed_at.ToNanoseconds() < done.completed_at.ToNanoseconds()
     assert await listening == samples_sha256(undisturbed)
-    await services.kill("generation")
 
 
-@pytest.mark.parametrize("point", ["before_suspend", "before_fail"])
-async def test_worker_is_killed_on_the_way(services: ToneProcesses, undisturbed: pb.Generation, point: str) -> None:
-    generation_id = await start_midway(services, f"generation.{point}:kill")
-    assert await services.kill("generation", signal.SIGTERM) == -signal.SIGKILL
-    await services.start("generation")
-    done = await services.wait_until_completed(generation_id)
-    assert done.attempt >= 2
-    assert samples_sha256(done) == samples_sha256(undisturbed)
-    assert services.problems() == []
-    await services.kill("generation")
-
-
-@pytest.mark.parametrize("point", ["before_suspend", "after_suspend"])
-async def test_export_is_killed_on_the_way(services: ToneProcesses, undisturbed: pb.Generation, point: str) -> None:
+async def test_export_is_killed_on_the_way(services: ToneProcesses, undisturbed: pb.Generation) -> None:
     await services.kill("export")
-    await services.start("export", DGX_MUSIC_FAILPOINT=f"export.{point}:kill")
-    generation_id = await start_midway(services)
-    assert await services.kill("generation", signal.SIGTERM) == 0
-    assert await services.running.pop("export").wait() == -signal.SIGKILL
-    await services.start("export")
-    await services.start("generation")
+    await services.start("export", DGX_MUSIC_FAILPOINT="export.before_suspend:kill")
+    generation_id = await create_midway(services)
+    for attempt, armed in ((2, "export.after_suspend:kill"), (3, "")):
+        assert await services.kill("generation", signal.SIGTERM) == 0
+        assert await services.running.pop("export").wait() == -signal.SIGKILL
+        await services.start("export", DGX_MUSIC_FAILPOINT=armed)
+        await start_worker(services)
+        await wait_until_midway(services, generation_id, attempt)
     done = await services.wait_until_completed(generation_id)
-    assert done.attempt >= 2
     assert samples_sha256(done) == samples_sha256(undisturbed)
     assert services.problems() == []
-    await services.kill("generation")
 
 
-async def test_all_services_are_killed_while_it_waits(services: ToneProcesses, undisturbed: pb.Generation) -> None:
-    generation_id = await start_midway(services)
+async def test_everything_is_killed_on_the_way(services: ToneProcesses, undisturbed: pb.Generation) -> None:
+    """All services while it waits; the second worker, which has gone on from the checkpoint, before export keeps its
+    samples; and the third one before storage has its checkpoint."""
+    generation_id = await create_midway(services)
     assert await services.kill("generation", signal.SIGTERM) == 0
     for name in ("storage", "export"):
         await services.kill(name)
-    await services.start("storage", "export", "generation")
+    await services.start("storage", "export")
+    for attempt, point in ((2, "before_suspend"), (3, "before_fail")):
+        await start_worker(services, f"generation.{point}:kill")
+        await wait_until_midway(services, generation_id, attempt)
+        assert await services.kill("generation", signal.SIGTERM) == -signal.SIGKILL
+    await start_worker(services)
     done = await services.wait_until_completed(generation_id)
-    assert done.attempt >= 2
+    assert done.attempt >= 4
     assert samples_sha256(done) == samples_sha256(undisturbed)
     assert services.spools_of(generation_id) == [f"{generation_id}.1.pcm"], "it went on with the samples kept"
-    await services.kill("generation")
-
-
-async def test_worker_is_killed_after_it_went_on(services: ToneProcesses, undisturbed: pb.Generation) -> None:
-    """The third attempt goes on from the checkpoint of the first, and from its samples."""
-    generation_id = await start_midway(services)
-    assert await services.kill("generation", signal.SIGTERM) == 0
-    await services.start("generation", DGX_MUSIC_FAILPOINT="generation.before_chunk:kill@4")
-    assert await services.running.pop("generation").wait() == -signal.SIGKILL
-    await services.start("generation")
-    done = await services.wait_until_completed(generation_id)
-    assert done.attempt >= 3
-    assert samples_sha256(done) == samples_sha256(undisturbed)
-    assert services.spools_of(generation_id) == [f"{generation_id}.1.pcm"]
     assert services.problems() == []
-    await services.kill("generation")

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from service_runtime.validation import check_uuid
 from storage_service.db.models import Generation
-from storage_service.domain.leases import clean_error_message, lease_conditions, lease_error
+from storage_service.domain.leases import clean_error_message, lease_conditions, lease_error, retry_time
 from storage_service.domain.lifecycle import UNLEASED_COLUMNS, get, transition
 from storage_service.domain.sharing import job_checkpoints
 from storage_service.states import FAIL, GenerationStatus
@@ -26,20 +26,24 @@ def hand_back(
     *,
     checkpoint: bytes = b"",
     preempted_by: str = "",
+    retry_after_seconds: float = 0.0,
 ) -> Generation:
     """PROCESSING → PENDING by a worker that stops before it is done, with what it has done.
 
-    The generation can be claimed immediately, after `preempted_by` if that still waits, and this attempt does not count
-    against its maximum.
+    The generation can be claimed immediately, after `preempted_by` if that still waits; with `retry_after_seconds`,
+    when `leases.retry_time` says. This attempt does not count against its maximum.
     """
     job_checkpoints.check_checkpoint(checkpoint)
     values: dict[str, Any] = dict(UNLEASED_COLUMNS)
+    if retry_after_seconds:
+        values["not_before"] = retry_time(retry_after_seconds)
     if preempted_by:
         rank = _rank_after(session, check_uuid("id", generation_id), check_uuid("preempted_by", preempted_by))
         values |= {} if rank is None else {"ranked_at": rank}
     handed_back = transition(
         session,
         lease_conditions(generation_id, lease_token),
+        due_seconds=retry_after_seconds or None,
         status=GenerationStatus.PENDING,
         max_attempts=Generation.max_attempts + 1,
         error_message=clean_error_message(reason),

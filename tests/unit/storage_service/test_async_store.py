@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -199,6 +200,30 @@ async def test_cancelled_write_still_publishes_its_changes(store: RecordingStore
     await began.wait()
     create.cancel()
     assert (await claim).is_processing
+
+
+async def test_cancelled_claim_hands_back_what_it_gets(
+    store: RecordingStore, new: New, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    created = await store.write(lambda s: creation.create(s, new()))
+    has_claimed, is_cancelled, loop = asyncio.Event(), threading.Event(), asyncio.get_running_loop()
+
+    def claim_slowly(*arguments: Any) -> Generation | None:
+        claimed = claim(*arguments)
+        loop.call_soon_threadsafe(has_claimed.set)
+        is_cancelled.wait(60)
+        return claimed
+
+    claim = leases.claim
+    monkeypatch.setattr(leases, "claim", claim_slowly)
+    first = asyncio.create_task(store.claim("gone", ["sketch"], 3600.0, 0.0))
+    await has_claimed.wait()
+    first.cancel()
+    monkeypatch.setattr(leases, "claim", claim)
+    is_cancelled.set()
+    second = await store.claim("w", ["sketch"], 30.0, 30.0)
+    assert second is not None
+    assert (second.id, second.attempt, second.max_attempts) == (created.id, 2, created.max_attempts + 1)
 
 
 async def test_queued_calls_behind_locked_database_share_one_timeout(

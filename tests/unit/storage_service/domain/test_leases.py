@@ -214,6 +214,21 @@ def test_retry_waits_as_long_as_the_error_asks_for(
     assert change.due_seconds == expected
 
 
+@pytest.mark.parametrize(("retry_after_seconds", "expected"), [(1.5, 2.0), (60.5, 60.5)])
+def test_hand_back_waits_as_long_as_the_error_asks_for(
+    database: Database, row_in: Row, retry_after_seconds: float, expected: float
+) -> None:
+    row = row_in(PROCESSING, attempt=2, max_attempts=2)
+    with database.write() as session:
+        before = session.scalars(select(now())).one()
+        waiting = return_job(session, row.id, TOKEN, "no bucket", retry_after_seconds=retry_after_seconds)
+        [change] = get_recorded_changes(session)
+        assert waiting.not_before is not None
+        waits_from = waiting.not_before - timedelta(seconds=expected)
+        assert before <= waits_from <= session.scalars(select(now())).one()
+    assert (waiting.is_pending, waiting.max_attempts, change.due_seconds) == (True, 3, expected)
+
+
 def test_retry_delay_is_at_most_64_seconds(database: Database, row_in: Row) -> None:
     row = row_in(PROCESSING, attempt=90, max_attempts=100)
     with database.write() as session:
