@@ -68,16 +68,18 @@ db-reset: ## Delete all rows (asks first)
 
 ##@ Test
 
-.PHONY: test test-unit test-integration test-faults test-soak test-hosts test-coverage
-test test-unit test-integration test-faults test-soak test-hosts test-coverage: develop
+.PHONY: test test-unit test-integration test-faults test-deploy test-soak test-hosts test-coverage
+test test-unit test-integration test-faults test-deploy test-soak test-hosts test-coverage: develop
 test: ## Set everything up and run the tests
 	@$(PYTEST)
 test-unit: ## Run the tests that start no server
 	@$(PYTEST) tests/unit
 test-integration: ## Run the tests that start servers and commands
 	@$(PYTEST) tests/integration
-test-faults: ## Run all tests of faults, also the slow ones, which `test` leaves out: 7 minutes
-	@$(PYTEST) -m '' tests/faults tests/stateful tests/fuzz tests/soak tests/releases
+test-faults: ## Run all tests of faults, also the slow ones, which `test` leaves out, but not those of test-deploy
+	@$(PYTEST) -m '' $(addprefix --ignore=,$(DEPLOYMENT_TESTS)) tests/faults tests/stateful tests/fuzz tests/soak tests/releases
+test-deploy: ## Run the ways to deploy as plain processes: Ray, Kubernetes, Slurm, Compose, images
+	@$(PYTEST) -m '' $(DEPLOYMENT_TESTS)
 test-hosts: ## Run 1,000 jobs on many servers, Postgres and S3, of which any may be killed: SEED=1 HOST_JOBS=1000 HOST_FAULTS=150
 	@python -m tests.soak --hosts --seed $(SEED) --jobs $(HOST_JOBS) --faults $(HOST_FAULTS)
 test-soak: ## Run jobs through random faults, 10 minutes: SEED=1 SOAK_JOBS=500 SOAK_FAULTS=100 SOAK_DATABASE=sqlite
