@@ -18,6 +18,8 @@ BASE ?= HEAD
 # Processes that tests run in; each starts a Postgres of its own.
 JOBS ?= 2
 PYTEST := python -m pytest --numprocesses $(JOBS) --dist loadfile
+# What takes the longest: whole deployments.
+DEPLOYMENT_TESTS := $(wildcard tests/faults/test_69_* tests/faults/test_7[5-8]_*) tests/soak/test_hosts.py
 # What `make test-soak` and `make test-hosts` draw their faults from, and how many jobs and faults they have.
 SEED ?= 1
 SOAK_JOBS ?= 500
