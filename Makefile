@@ -78,7 +78,7 @@ test-unit: ## Run the tests that start no server
 	@$(PYTEST) tests/unit
 test-integration: ## Run the tests that start servers and commands
 	@$(PYTEST) tests/integration
-test-faults: ## Run all tests of faults, also the slow ones, which `test` leaves out, but not those of test-deploy
+test-faults: ## Run all tests of faults, also the slow ones, which `test` leaves out, but not those of test-deploy: 10 minutes
 	@$(PYTEST) -m '' $(addprefix --ignore=,$(DEPLOYMENT_TESTS)) tests/faults tests/stateful tests/fuzz tests/soak tests/releases
 test-deploy: ## Run the ways to deploy as plain processes: Ray, Kubernetes, Slurm, Compose, images
 	@$(PYTEST) -m '' $(DEPLOYMENT_TESTS)
