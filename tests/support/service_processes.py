@@ -190,6 +190,7 @@ class ServiceProcesses:
         process = await asyncio.create_subprocess_exec(str(DGX_MUSIC), "http", env=env, stderr=PIPE, limit=1 << 26)
         log_file = self.data_dir.parent / f"{self.data_dir.name}-http.log"
         self.running["http"] = ServiceProcess("http", process, log_file)
+        self._started.append(self.running["http"])
         await self.running["http"].wait_for_event("serving")
         return self.running["http"], f"http://{address}"
 
