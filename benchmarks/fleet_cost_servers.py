@@ -16,7 +16,7 @@ import psutil
 import psycopg
 
 from benchmarks.fleet_cost_sql import postgres_cpu_seconds
-from benchmarks.storage_clients import METADATA, PROMPT
+from benchmarks.storage_clients import PROMPT, complete_by_call
 from benchmarks.storage_rows import CLIENTS
 from dgx_music.channel import connect
 from dgx_music.storage.v1 import storage_pb2 as pb
@@ -112,16 +112,7 @@ class Fleet:
         await self.stub.RenewLease(request, timeout=TIMEOUT_SECONDS)
 
     async def complete(self, lease: Lease) -> None:
-        request = pb.CompleteGenerationRequest(
-            id=lease[0],
-            lease_token=lease[1],
-            file_path=f"outputs/{lease[0]}.wav",
-            file_size_bytes=3_072_044,
-            generation_time_seconds=1.5,
-            model_version="1",
-        )
-        request.metadata.update(METADATA)
-        await self.stub.CompleteGeneration(request, timeout=TIMEOUT_SECONDS)
+        await complete_by_call(self.stub, lease)
 
 
 @asynccontextmanager

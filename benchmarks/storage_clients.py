@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import storage_service as library
 from benchmarks.storage_rows import CLIENTS, MODELS
@@ -103,13 +103,18 @@ class RpcClient:
         return claimed.generation.id, claimed.lease_token
 
     async def complete(self, lease: Lease) -> None:
-        request = pb.CompleteGenerationRequest(
-            id=lease[0],
-            lease_token=lease[1],
-            file_path=f"outputs/{lease[0]}.wav",
-            file_size_bytes=3_072_044,
-            generation_time_seconds=1.5,
-            model_version="1",
-        )
-        request.metadata.update(METADATA)
-        await self._stub.CompleteGeneration(request, timeout=TIMEOUT_SECONDS)
+        await complete_by_call(self._stub, lease)
+
+
+async def complete_by_call(stub: Any, lease: Lease) -> None:
+    """Completes a generation as export does."""
+    request = pb.CompleteGenerationRequest(
+        id=lease[0],
+        lease_token=lease[1],
+        file_path=f"outputs/{lease[0]}.wav",
+        file_size_bytes=3_072_044,
+        generation_time_seconds=1.5,
+        model_version="1",
+    )
+    request.metadata.update(METADATA)
+    await stub.CompleteGeneration(request, timeout=TIMEOUT_SECONDS)

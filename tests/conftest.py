@@ -59,6 +59,12 @@ settings.register_profile("long", max_examples=50_000, deadline=None)
 settings.load_profile("ci")
 
 
+def pytest_configure() -> None:
+    from tests.support.log_capture import log_to_pytest
+
+    log_to_pytest()
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[psycopg.Connection[Any]]:
     """A connection to the Postgres server of this test run."""

@@ -1,12 +1,16 @@
 """K-weighting (ITU-R BS.1770-5, Annex 1) as matrix products over whole segments.
 
 The two biquads are one linear system of four states. Its response to a row of 32 samples is a matrix, and so is that of
-the states to 16 rows, and to 64 such groups; that is three times as fast as filtering sample by sample. The
-coefficients come from pyloudnorm (its "DeMan" class, which agrees with libebur128).
+the states to 16 rows, and to 64 such groups; that is three times as fast as filtering sample by sample.
+
+The biquads at any sample rate are those of B. De Man, "Evaluation of Implementations of the EBU R128 Loudness
+Measurement", AES Convention 145 (2018): the standard gives coefficients for 48 kHz only. pyloudnorm and libebur128 have
+the same, and tests compare with both; to import pyloudnorm here would take each first export half a second.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cache
 
@@ -15,6 +19,9 @@ import numpy as np
 from export_service.dsp.arrays import FloatArray, Samples
 from export_service.dsp.segments import ROW_FRAMES, SEGMENT_ROWS, STATE_LINES
 
+SHELF_HZ, SHELF_Q, SHELF_DB = 1681.9744509555319, 0.7071752369554193, 3.99984385397
+SHELF_BAND_EXPONENT = 0.499666774155
+PASS_HZ, PASS_Q = 38.13547087613982, 0.5003270373253953
 GROUP_ROWS = 16
 GROUPS = SEGMENT_ROWS // GROUP_ROWS
 COLUMNS_PER_PRODUCT = 128
@@ -113,7 +120,7 @@ def _state_space(sample_rate_hz: int) -> tuple[FloatArray, FloatArray, FloatArra
     """
     transition, gain_in = np.zeros((STATE_LINES, STATE_LINES)), np.zeros(STATE_LINES)
     gain_out, direct = np.zeros(STATE_LINES), 1.0
-    for first, (b0, b1, b2, _, a1, a2) in zip((0, 2), _biquads(sample_rate_hz), strict=True):
+    for first, (b0, b1, b2, _, a1, a2) in zip((0, 2), biquads(sample_rate_hz), strict=True):
         states = slice(first, first + 2)
         added = np.array([b1 - a1 * b0, b2 - a2 * b0])
         # In series: what the biquads so far put out drives this one.
@@ -131,12 +138,24 @@ def _state_space(sample_rate_hz: int) -> tuple[FloatArray, FloatArray, FloatArra
     return inverse @ transition @ basis, inverse @ gain_in, gain_out @ basis, direct
 
 
-def _biquads(sample_rate_hz: int) -> list[list[float]]:
-    """Returns the coefficients b0 b1 b2 a0 a1 a2 of the two biquads for any sample rate; a0 is 1."""
-    from pyloudnorm import Meter  # Takes half a second, which would delay the start of the server.
+def biquads(sample_rate_hz: int) -> list[list[float]]:
+    """Returns the coefficients b0 b1 b2 a0 a1 a2 of the high shelf and the high pass for any sample rate; a0 is 1."""
+    k = math.tan(math.pi * SHELF_HZ / sample_rate_hz)
+    high = 10.0 ** (SHELF_DB / 20.0)
+    band = high**SHELF_BAND_EXPONENT
+    feedback = _feedback(k, SHELF_Q)
+    a0 = 1.0 + k / SHELF_Q + k * k
+    shelf = [
+        (high + band * k / SHELF_Q + k * k) / a0,
+        2.0 * (k * k - high) / a0,
+        (high - band * k / SHELF_Q + k * k) / a0,
+    ]
+    return [[*shelf, *feedback], [1.0, -2.0, 1.0, *_feedback(math.tan(math.pi * PASS_HZ / sample_rate_hz), PASS_Q)]]
 
-    filters = Meter(sample_rate_hz, filter_class="DeMan")._filters.values()
-    return [[*stage.b, *stage.a] for stage in filters]
+
+def _feedback(k: float, q: float) -> list[float]:
+    a0 = 1.0 + k / q + k * k
+    return [1.0, 2.0 * (k * k - 1.0) / a0, (1.0 - k / q + k * k) / a0]
 
 
 def _batches(matrix: Samples, width: int = COLUMNS_PER_PRODUCT) -> Samples:

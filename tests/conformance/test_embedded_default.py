@@ -38,7 +38,6 @@ DEPENDENCIES = {
     "scipy",
     "soundfile",
     "soxr",
-    "pyloudnorm",
     "typer",
     "rich",
 }

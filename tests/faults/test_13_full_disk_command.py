@@ -22,6 +22,7 @@ def fill(disk: Path, *, free_bytes: int = 0) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_disk_that_is_full_just_after_creation_ends_the_command(small_disk: Path) -> None:
     shell = Shell(small_disk / "data")
     with shell.running("generate", "house", "-d", "3600") as command:
@@ -40,6 +41,7 @@ def test_disk_that_is_full_just_after_creation_ends_the_command(small_disk: Path
     shell.run("cancel", generation_id)
 
 
+@pytest.mark.slow
 def test_generation_that_no_worker_could_claim_is_done_when_there_is_room(small_disk: Path) -> None:
     """The disk takes the new row, and nothing more."""
     shell = Shell(small_disk / "data")

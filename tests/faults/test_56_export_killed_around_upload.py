@@ -1,5 +1,5 @@
-"""Fault 56: the export service is killed before or after the upload of a file, a render or an edited file. The bucket
-then has the old object or the complete new one, and another server goes on."""
+"""Fault 56: the export service is killed before, in the middle of or after the upload of a file, a render or an edited
+file. The bucket then has the old object or the complete new one, and another server goes on."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import grpc.aio
+import numpy as np
 import pytest
 
 from dgx_music.export.v1 import export_pb2
+from export_service.objects.bucket import PART_BYTES, SINGLE_UPLOAD_BYTES
+from tests.support.cut_connection import forwarding_to
 from tests.support.export_client import TIMEOUT_SECONDS, ExportClient, kept_spool, music, new_id, output_options
 from tests.support.export_servers import run_export_process
 from tests.support.object_storage import library_keys, read_hash
@@ -60,6 +63,28 @@ async def test_kill_around_the_upload_of_a_file(s3: S3Server, bucket: str, tmp_p
     log_text = (tmp_path / "log").read_text()
     assert log_text
     assert OWNER.secret_access_key not in log_text
+
+
+async def test_kill_in_the_middle_of_an_upload_in_parts(s3: S3Server, bucket: str, tmp_path: Path) -> None:
+    samples = np.tile(music(1), (200, 1))
+    assert samples.size * 3 > SINGLE_UPLOAD_BYTES
+    store, generation_id = s3.store(bucket), new_id()
+    async with forwarding_to(s3.address) as forwarder:
+        settings = s3.settings(bucket, address=forwarder.address)
+        async with run_export_process(tmp_path, **settings) as (process, client):
+            forwarder.bytes_per_second = PART_BYTES / 2  # Of each part.
+            some_sent = asyncio.ensure_future(forwarder.wait_until_sent(PART_BYTES))
+            some_sent.add_done_callback(lambda sent: process.kill())
+            await expect_kill_during(client.export(generation_id, samples), process)
+            assert some_sent.done()
+        assert library_keys(store) == set()
+        forwarder.restore()
+        async with run_export_process(tmp_path, **settings) as (_, client):
+            assert client.spools() == kept_spool(generation_id)
+            resumed = (await client.resume(generation_id, 2)).file
+    assert library_keys(store) == {resumed.file_path}
+    assert resumed.file_size_bytes > SINGLE_UPLOAD_BYTES
+    assert read_hash(store, resumed.file_path) == resumed.file_sha256
 
 
 @pytest.mark.parametrize("point", ["before_render_upload", "after_render_upload"])

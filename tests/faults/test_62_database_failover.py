@@ -45,6 +45,8 @@ class Acknowledged:
     created: set[str] = field(default_factory=set)
     completed: set[str] = field(default_factory=set)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+    refused: asyncio.Event = field(default_factory=asyncio.Event)
+    """Whether a call has failed in a way that allows another try."""
 
     async def wait_for(self, completed: int) -> None:
         async with asyncio.timeout(80):
@@ -60,6 +62,7 @@ async def create_again_and_again(stub: StorageServiceStub, acknowledged: Acknowl
         except grpc.aio.AioRpcError as error:
             if error.code() not in RETRIED:
                 raise
+            acknowledged.refused.set()
         await asyncio.sleep(0.02)
 
 
@@ -77,6 +80,7 @@ async def work_again_and_again(stub: StorageServiceStub, acknowledged: Acknowled
         except grpc.aio.AioRpcError as error:
             if error.code() not in RETRIED:
                 raise
+            acknowledged.refused.set()
 
 
 def require_all(standby: PostgresNode, acknowledged: Acknowledged) -> None:
@@ -103,7 +107,7 @@ async def test_promoted_standby_has_all_that_was_acknowledged_and_work_goes_on()
             tasks += [asyncio.create_task(work_again_and_again(stub, acknowledged)) for stub in stubs * 2]
             await acknowledged.wait_for(50)
             await asyncio.to_thread(primary.kill)
-            await asyncio.sleep(0.2)
+            await asyncio.wait_for(acknowledged.refused.wait(), 60)
             await asyncio.to_thread(standby.promote)
             await acknowledged.wait_for(len(acknowledged.completed) + 50)
             for channel in (one, other):

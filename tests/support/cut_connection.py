@@ -25,6 +25,8 @@ class Forwarder:
         self.loses_answers = False
         """Whether what the server sends is lost. `restore` then cuts the connections, which have missed something."""
         self._server = server
+        self._sent_bytes = 0
+        self._sent = asyncio.Condition()
         self._writers: set[asyncio.StreamWriter] = set()
         self._connections: set[asyncio.Task[None]] = set()
         self._is_passing = asyncio.Event()
@@ -38,6 +40,12 @@ class Forwarder:
     def hold(self) -> None:
         """Passes nothing on until `restore`, while all connections stay open: neither end learns of it."""
         self._is_passing.clear()
+
+    async def wait_until_sent(self, size: int) -> None:
+        """Returns when the server has been sent so many more bytes than it has been now."""
+        end = self._sent_bytes + size
+        async with self._sent:
+            await self._sent.wait_for(lambda: self._sent_bytes >= end)
 
     def restore(self) -> None:
         """Passes everything on again, what was held first."""
@@ -84,8 +92,15 @@ class Forwarder:
                 if not (is_answer and self.loses_answers):
                     writer.write(data)
                     await writer.drain()
+                if not is_answer:
+                    await self._count(len(data))
         writer.close()
         self._writers.discard(writer)
+
+    async def _count(self, size: int) -> None:
+        async with self._sent:
+            self._sent_bytes += size
+            self._sent.notify_all()
 
 
 @asynccontextmanager

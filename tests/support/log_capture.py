@@ -1,4 +1,8 @@
-"""Gives `captured_logs`, which collects what is logged while a block runs."""
+"""Where logs go in tests: to pytest, which shows those of a failed test, or to `captured_logs`.
+
+structlog's own default prints to standard output, where a late log line of a server of an earlier test would join what
+a later test reads as the output of a command.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,22 @@ import structlog
 from service_runtime.observability.logging import configure_logging
 
 
+def log_to_pytest() -> None:
+    """Sends all logs to the standard library's root logger, whose handlers are pytest's."""
+    logging.basicConfig(handlers=[logging.NullHandler()], level=logging.WARNING, force=True)
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.format_exc_info,
+            structlog.processors.KeyValueRenderer(key_order=["event"]),
+        ],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+
+
 @contextmanager
 def captured_logs(log_format: str, **fields: str) -> Iterator[io.StringIO]:
     """The log of the block, from level "info" on, in the format "json" or "console". Each event gets the fields."""
@@ -20,5 +40,4 @@ def captured_logs(log_format: str, **fields: str) -> Iterator[io.StringIO]:
     try:
         yield stream
     finally:
-        structlog.reset_defaults()
-        logging.basicConfig(handlers=[logging.NullHandler()], force=True)
+        log_to_pytest()

@@ -7,7 +7,7 @@ import pyloudnorm
 import pytest
 from scipy.signal import sosfilt
 
-from export_service.dsp.k_weighting import KWeighting
+from export_service.dsp.k_weighting import KWeighting, biquads
 from export_service.dsp.segments import ROW_FRAMES, SEGMENT_FRAMES, RowMatrix
 from tests.support import signals
 
@@ -23,15 +23,31 @@ def weigh(samples, rate, scale=1.0):
     return np.concatenate(weighted)
 
 
-def weigh_by_sample(samples, rate):
+def reference_biquads(rate):
     filters = pyloudnorm.Meter(rate, filter_class="DeMan")._filters.values()
-    sections = np.array([[*stage.b, *stage.a] for stage in filters])
-    return sosfilt(sections, samples.astype(np.float64), axis=0)
+    return np.array([[*stage.b, *stage.a] for stage in filters])
+
+
+def weigh_by_sample(samples, rate):
+    return sosfilt(reference_biquads(rate), samples.astype(np.float64), axis=0)
 
 
 def deviation_db(found, expected):
     """Returns the mean square of the error relative to full scale, in dB."""
     return 10 * np.log10(np.square(found - expected).mean())
+
+
+@pytest.mark.parametrize("rate", [8_000, 11_025, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 96_000, 192_000])
+def test_biquads_are_those_of_pyloudnorm(rate):
+    np.testing.assert_allclose(biquads(rate), reference_biquads(rate), rtol=1e-12)
+
+
+def test_biquads_at_48_khz_are_those_of_the_standard():
+    shelf, high_pass = biquads(48_000)  # BS.1770-5, tables 1 and 2.
+    assert shelf == pytest.approx(
+        [1.53512485958697, -2.69169618940638, 1.19839281085285, 1.0, -1.69065929318241, 0.73248077421585], abs=1e-9
+    )
+    assert high_pass == pytest.approx([1.0, -2.0, 1.0, 1.0, -1.99004745483398, 0.99007225036621], abs=1e-9)
 
 
 @pytest.mark.parametrize("rate", [8_000, 32_000, 44_100, 192_000])
