@@ -45,6 +45,7 @@ class Rows:
         self._ids: list[str] = []
         self._prompts: list[str] = []
         self._uses: dict[str, int] = {}
+        self._last_used: dict[str, datetime] = {}
         self._until = datetime.now(UTC) - timedelta(minutes=1)
 
     def generations(self, count: int) -> Iterator[dict[str, Any]]:
@@ -62,9 +63,9 @@ class Rows:
                 "text_sha256": text_sha256(text),
                 "used_count": uses,
                 "first_used_at": self._until - timedelta(seconds=self._random.uniform(0, span)),
-                "last_used_at": self._until - timedelta(seconds=self._random.uniform(0, span)),
+                "last_used_at": self._last_used[text],
             }
-        self._uses = {}
+        self._uses, self._last_used = {}, {}
         self._prompts = []
 
     def sample(self, count: int) -> list[str]:
@@ -88,11 +89,13 @@ class Rows:
         draw = self._random
         generation_id = str(uuid.UUID(int=draw.getrandbits(128), version=4))
         self._ids.append(generation_id)
+        prompt = self._prompt()
+        self._last_used[prompt] = created_at
         (status,) = draw.choices(STATUSES, SHARES)
         seconds = draw.choice((8.0, 16.0, 30.0, 60.0))
         row: dict[str, Any] = {
             "id": generation_id,
-            "prompt": self._prompt(),
+            "prompt": prompt,
             "model_name": draw.choice(MODELS),
             "status": status,
             "duration_seconds": seconds,

@@ -11,10 +11,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, DateTime, literal
+from sqlalchemy import ColumnElement, DateTime, case, literal
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Dialect
 from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator, TypeEngine
@@ -73,6 +74,11 @@ def now() -> ColumnElement[datetime]:
 def now_plus(seconds: float | ColumnElement[int]) -> ColumnElement[datetime]:
     """Returns the database's current time plus `seconds`, which may be negative, as an SQL expression."""
     return _NowPlus(literal(seconds) if isinstance(seconds, float) else seconds)
+
+
+def not_before(earlier: ColumnElement[datetime] | InstrumentedAttribute[datetime]) -> ColumnElement[datetime]:
+    """Returns the database's current time, or the earlier one if the clock has been set back since."""
+    return case((earlier > now(), earlier), else_=now())
 
 
 @compiles(_NowPlus, "sqlite")

@@ -25,7 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, mapped_column, object_session
 
 from storage_service.db.access_models import Token as Token  # Registers these tables in Base.metadata.
-from storage_service.db.clock import UtcDateTime, now
+from storage_service.db.clock import UtcDateTime, not_before, now
 from storage_service.db.counts import GenerationCount as GenerationCount  # Likewise.
 from storage_service.db.declarative_base import Base as Base
 from storage_service.db.declarative_base import partial_index
@@ -285,7 +285,8 @@ class Prompt(Base):
             self.last_used_at = datetime.now(UTC)
             return
         session.flush()
-        use = update(Prompt).where(Prompt.id == self.id).values(used_count=Prompt.used_count + 1, last_used_at=now())
+        values = {"used_count": Prompt.used_count + 1, "last_used_at": not_before(Prompt.last_used_at)}
+        use = update(Prompt).where(Prompt.id == self.id).values(values)
         session.scalars(use.returning(Prompt), execution_options=REFRESH_FROM_RETURNING).one()
 
     def to_dict(self) -> dict[str, Any]:

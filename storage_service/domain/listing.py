@@ -32,6 +32,11 @@ SCANNED_PER_MATCH = 50
 """How many of the first rows of a list are read to fill a page with those that contain a common text: at least so many,
 and so many for each row of the page."""
 
+MANY_PROMPTS = 20_000
+"""With so many prompts that have a text, it pays to try those that were used last first."""
+RECENT_PROMPTS = 500
+"""How many are tried."""
+
 ROWS_PER_PROMPT = 25
 """Finding the newest generation of a prompt takes as long as reading so many rows of a list."""
 
@@ -111,8 +116,9 @@ def _search_generations(
     """Returns the newest generations whose prompts contain the filter's text, of those that meet all conditions.
 
     A common text is found by reading some of the newest rows, and a rare one by the index: neither serves for both. If
-    some of the newest rows do not fill the page, the text is rare among them, whatever it is among the older ones. All
-    are then read if that is less work than looking up what the index finds.
+    some of the newest rows do not fill the page, the text is rare among them, whatever it is among the older ones. The
+    page is then mostly of the prompts that were used last, unless other filters choose. If it is not, all rows are read
+    if that is less work than looking up what the index finds.
     """
     index, where = PromptIndex(session, filters.prompt_contains), [*times, *names]
     if not index.find_rare():
@@ -123,6 +129,11 @@ def _search_generations(
         rows = list(session.scalars(_select_newest(filters, scanned, limit)))
         if read_until is None or len(rows) == limit:
             return rows
+        has_only_times = not (names or filters.statuses or filters.min_rating)
+        if has_only_times and index.finds_more_than(MANY_PROMPTS):
+            recent = _search_recent_prompts(session, index, where, limit)
+            if recent is not None:
+                return recent
         total = session.scalar(select(func.sum(GenerationCount.generations))) or 0
         if index.finds_more_than(int(total) // ROWS_PER_PROMPT):
             return list(session.scalars(_select_newest(filters, [*where, index.contains(Generation.prompt)], limit)))
@@ -130,7 +141,23 @@ def _search_generations(
         where.append(Generation.status.in_(sorted(set(filters.statuses))))
     if filters.min_rating:
         where.append(Generation.rating >= filters.min_rating)
-    ids = index.newest_generations(where, limit)
+    return _load(session, index.newest_generations(where, limit))
+
+
+def _search_recent_prompts(
+    session: Session, index: PromptIndex, where: list[ColumnElement[bool]], limit: int
+) -> list[Generation] | None:
+    """Returns the newest generations of all if they are of the prompts that were used last: of each other prompt, all
+    are older than its last use. Returns None if they are not.
+    """
+    prompts = _search_prompts(session, index, Prompt.last_used_at, [], RECENT_PROMPTS + 1)
+    others = prompts[RECENT_PROMPTS:]
+    rows = _load(session, index.newest_generations(where, limit, [one.id for one in prompts[:RECENT_PROMPTS]]))
+    is_whole = not others or (len(rows) == limit and rows[-1].created_at > others[0].last_used_at)
+    return rows if is_whole else None
+
+
+def _load(session: Session, ids: Select[str]) -> list[Generation]:
     return list(session.scalars(select(Generation).where(Generation.id.in_(ids)).order_by(*_NEWEST_FIRST)))
 
 
@@ -192,7 +219,7 @@ def list_prompts(session: Session, order: PromptOrder, text_contains: str, page:
         where.append(tuple_(key, Prompt.id) < decode_page_token(page.token, filters_hash, read_key, parse_number))
     limit = page.limit + 1
     if text_contains:
-        rows = _search_prompts(session, key, text_contains, where, limit)
+        rows = _search_prompts(session, PromptIndex(session, text_contains), key, where, limit)
     else:
         rows = list(session.scalars(_select_first_prompts(key, where, limit)))
     return split_page(
@@ -204,10 +231,9 @@ def list_prompts(session: Session, order: PromptOrder, text_contains: str, page:
 
 
 def _search_prompts(
-    session: Session, key: InstrumentedAttribute[Any], text: str, where: list[ColumnElement[bool]], limit: int
+    session: Session, index: PromptIndex, key: InstrumentedAttribute[Any], where: list[ColumnElement[bool]], limit: int
 ) -> list[Prompt]:
     """Does for prompts what `_search_generations` does for generations."""
-    index = PromptIndex(session, text)
     if not index.find_rare():
         count = max(SCANNED_ROWS, SCANNED_PER_MATCH * limit)
         place = select(key, Prompt.id).where(*where).order_by(key.desc(), Prompt.id.desc())

@@ -12,7 +12,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import Session
 
 from service_runtime.validation import check_prompt
-from storage_service.db.clock import now
+from storage_service.db.clock import not_before, now
 from storage_service.db.models import REFRESH_FROM_RETURNING, Prompt
 from storage_service.db.upsert import dialect_name, insert_into
 
@@ -62,7 +62,10 @@ def _upsert_statement(dialect: str) -> Insert:
 
 
 def _on_conflict_count(statement: postgresql.Insert) -> postgresql.Insert:
-    changes = {"used_count": Prompt.used_count + statement.excluded.used_count, "last_used_at": now()}
+    changes = {
+        "used_count": Prompt.used_count + statement.excluded.used_count,
+        "last_used_at": not_before(Prompt.last_used_at),
+    }
     return statement.on_conflict_do_update(index_elements=[Prompt.text_sha256], set_=changes)
 
 

@@ -53,6 +53,7 @@ class PromptIndex:
         self._is_sqlite = session.get_bind().dialect.name == "sqlite"
         # As the database folds: what Postgres calls lower case depends on its locale.
         self._folded: str = text.casefold() if self._is_sqlite else session.scalar(select(func.lower(text))) or text
+        self._is_rare: bool | None = None
         self._matches: list[tuple[int, int]] | None = None
         """Of a rare text, the id of each prompt that contains it and, on Postgres, the prompt's hash."""
 
@@ -64,6 +65,11 @@ class PromptIndex:
 
     def find_rare(self) -> bool:
         """Returns whether the text is rare. If it is, the prompts that contain it have been found."""
+        if self._is_rare is None:
+            self._is_rare = self._find_rare()
+        return self._is_rare
+
+    def _find_rare(self) -> bool:
         candidates = self._candidates().limit(RARE_PROMPTS + 1)
         if self._is_sqlite:
             has_text = self.contains(Prompt.text)
@@ -94,8 +100,11 @@ class PromptIndex:
             return Prompt.id == func.any(_array([prompt_id for prompt_id, _ in self._matches]))
         return Prompt.id == func.any(func.array(self._candidates().where(self._has_text()).scalar_subquery()))
 
-    def newest_generations(self, where: list[ColumnElement[bool]], limit: int) -> Select[str]:
-        """Returns a query for the ids of the newest generations that contain the text and meet the conditions.
+    def newest_generations(
+        self, where: list[ColumnElement[bool]], limit: int, prompts: list[int] | None = None
+    ) -> Select[str]:
+        """Returns a query for the ids of the newest generations that contain the text and meet the conditions: all, or
+        those of some prompts that contain it, by their ids.
 
         The newest of each prompt are found first, because one prompt may have been used a million times.
         """
@@ -107,13 +116,16 @@ class PromptIndex:
                 select(place).where(Generation.prompt == Prompt.text, *where).order_by(*newest_first).limit(1)
             )
             by_newest = newest_place.correlate(Prompt).scalar_subquery().desc()
-            some_prompts = select(Prompt.id).where(self.matching_prompts()).order_by(by_newest).limit(limit)
+            matching_prompts = self.matching_prompts() if prompts is None else Prompt.id.in_(prompts)
+            some_prompts = select(Prompt.id).where(matching_prompts).order_by(by_newest).limit(limit)
             of_prompt = select(Generation.id).where(Generation.prompt == Prompt.text, *where)
             found = aliased(Generation)
             is_newest = found.id.in_(of_prompt.order_by(*newest_first).limit(limit).correlate(Prompt))
             joined = select(found.id).join_from(Prompt, found, is_newest).where(Prompt.id.in_(some_prompts))
             return joined.order_by(found.created_at.desc(), found.id.desc()).limit(limit)
-        if self._matches is not None:
+        if prompts is not None:
+            hashes = select(_TEXTS.c.prompt_hash).where(_TEXTS.c.prompt_id == func.any(_array(prompts)))
+        elif self._matches is not None:
             hashes = select(func.unnest(_array([prompt_hash for _, prompt_hash in self._matches])).label("prompt_hash"))
         else:
             hashes = select(_TEXTS.c.prompt_hash).where(self._has_trigrams(), self._has_text())

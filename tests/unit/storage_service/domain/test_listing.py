@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -222,3 +222,12 @@ def test_prompts_are_ordered_by_use_or_time(database: Database, order: PromptOrd
     assert found == expected
     with database.read() as session:
         assert [row.text for row in list_prompts(session, order, "B", Page())[0]] == ["b"]
+
+
+def test_last_use_does_not_go_back_with_the_clock(database: Database) -> None:
+    ahead = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)
+    with database.write() as session:
+        prompts.count_use(session, "a").last_used_at = ahead
+    with database.write() as session:
+        again = prompts.count_use(session, "a")
+        assert (again.used_count, again.last_used_at) == (2, ahead)

@@ -38,13 +38,14 @@ NEEDLES = (
 )
 
 WAYS = {
-    "rare": (10**6, 10**9, 10**6, 1),
-    "common": (0, 0, 10**6, 1),
-    "common among old ones": (0, 0, 1, 1),
-    "most common among old ones": (0, 0, 1, 10**6),
+    "rare": (10**6, 10**9, 10**6, 0, 1),
+    "common": (0, 0, 10**6, 0, 1),
+    "common among old ones": (0, 0, 1, 0, 1),
+    "most common among old ones": (0, 0, 1, 0, 10**6),
+    "common among recent prompts": (0, 0, 1, 3, 1),
 }
-"""Way → how many prompts and uses are rare, how many rows are read of what is common, and as long as how many of them a
-prompt takes."""
+"""Way → how many prompts and uses are rare, how many rows are read of what is common, how many recent prompts are
+tried, and as long as how many rows a prompt takes."""
 
 
 @pytest.fixture(params=WAYS)
@@ -55,11 +56,13 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def take(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets all searches take this way."""
-    prompts, uses, scanned, rows_per_prompt = WAYS[way]
+    prompts, uses, scanned, recent, rows_per_prompt = WAYS[way]
     monkeypatch.setattr(prompt_index, "RARE_PROMPTS", prompts)
     monkeypatch.setattr(prompt_index, "RARE_USES", uses)
     monkeypatch.setattr(listing, "SCANNED_ROWS", scanned)
     monkeypatch.setattr(listing, "SCANNED_PER_MATCH", 0)
+    monkeypatch.setattr(listing, "MANY_PROMPTS", 0 if recent else 10**6)
+    monkeypatch.setattr(listing, "RECENT_PROMPTS", recent)
     monkeypatch.setattr(listing, "ROWS_PER_PROMPT", rows_per_prompt)
 
 
