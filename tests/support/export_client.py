@@ -20,6 +20,7 @@ from dgx_music.export.v1 import export_pb2, export_pb2_grpc
 from dgx_music.pcm import PcmReader, PcmWriter, live_header
 from export_service.config import ExportSettings
 from export_service.rpc.server import build
+from service_runtime.rpc.client_stream import ClientStreamCall
 from service_runtime.rpc.server import serve_services
 
 RATE_HZ = 32_000
@@ -82,12 +83,14 @@ class ExportClient:
     async def send(self, requests: Sequence[Request], close: bool = True) -> export_pb2.ExportResponse:
         """Sends the requests. Pass `close=False` if the server is expected to end the call after the last of them.
 
-        Writes one by one and no more than the server reads, because grpc.aio's client reports a write that is cut off
-        by the end of the call as an error of its own (grpc/grpc#36066).
+        Without closing, no more may be sent than the server reads: grpc.aio's client reports a write that is cut off by
+        the end of the call as an error of its own (grpc/grpc#36066).
         """
+        if close:
+            return await _send(self.stub.Export, requests)
         upload = self.upload()
         await upload.send(*requests)
-        return await (upload.finish() if close else upload.call)
+        return await upload.call
 
     def files(self) -> set[str]:
         """Returns the paths of all files in the data directory."""
@@ -131,12 +134,21 @@ class ExportClient:
 
     async def import_clip(self, content: bytes, close: bool = True) -> export_pb2.ImportClipResponse:
         """Uploads a file. Pass `close=False` if the server is expected to end the call after the last message."""
-        call = self.stub.ImportClip(timeout=TIMEOUT_SECONDS)
-        for start in range(0, len(content), 65_536):
-            await call.write(export_pb2.ImportClipRequest(data=content[start : start + 65_536]))
+        parts = [content[start : start + 65_536] for start in range(0, len(content), 65_536)]
+        requests = [export_pb2.ImportClipRequest(data=part) for part in parts]
         if close:
-            await call.done_writing()
+            return await _send(self.stub.ImportClip, requests)
+        call = self.stub.ImportClip(timeout=TIMEOUT_SECONDS)
+        for request in requests:
+            await call.write(request)
         return await call
+
+
+async def _send(method, requests):
+    call = ClientStreamCall(method, TIMEOUT_SECONDS)
+    for request in requests:
+        await call.write(request)
+    return await call.finish()
 
 
 class Upload:
