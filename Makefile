@@ -12,7 +12,7 @@ PIN = $(AUDIT_VENV)/bin/uv pip compile --quiet --upgrade --universal --python-ve
 PACKAGES := service_runtime storage_service export_service generation_service gateway dgx_music
 WRITTEN := $(PACKAGES) migrations tests benchmarks docs
 PROTOS := $(shell find protos -name '*.proto')
-# What is imported is compiled then, which is little of what is installed.
+# Without compiling: Python compiles what is imported, which is little of what is installed.
 PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check
 # The commit that `buf breaking` compares the contracts with.
 BASE ?= HEAD
