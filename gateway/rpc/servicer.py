@@ -121,6 +121,25 @@ class MusicServicer(MusicServiceServicer):
     async def GetWaveform(self, request: export.GetWaveformRequest, context: Context) -> export.GetWaveformResponse:
         return await self._export.call_unary(self._export.stub.GetWaveform, request)
 
+    async def GetBeatGrid(self, request: export.GetBeatGridRequest, context: Context) -> export.GetBeatGridResponse:
+        return await self._export.call_unary(self._export.stub.GetBeatGrid, request, RENDER_TIMEOUT_SECONDS)
+
+    async def GetLoudnessCurve(
+        self, request: export.GetLoudnessCurveRequest, context: Context
+    ) -> export.GetLoudnessCurveResponse:
+        return await self._export.call_unary(self._export.stub.GetLoudnessCurve, request, RENDER_TIMEOUT_SECONDS)
+
+    async def GetMidi(self, request: generation.GetMidiRequest, context: Context) -> generation.GetMidiResponse:
+        return await self._generation.call_unary(self._generation.stub.GetMidi, request, RENDER_TIMEOUT_SECONDS)
+
+    async def StreamStems(
+        self, request: generation.StreamStemsRequest, context: Context
+    ) -> AsyncIterator[generation.StreamStemsResponse]:
+        stub = self._generation.stub.StreamStems
+        async with aclosing(self._generation.call_server_stream(stub, request)) as responses:
+            async for response in responses:
+                yield response
+
     async def Render(self, request: export.RenderRequest, context: Context) -> export.RenderResponse:
         return await self._export.call_unary(self._export.stub.Render, request, RENDER_TIMEOUT_SECONDS)
 
@@ -172,6 +191,16 @@ class MusicServicer(MusicServiceServicer):
         self, request: storage.RateGenerationRequest, context: Context
     ) -> storage.RateGenerationResponse:
         return await self._storage.call_unary(self._storage.stub.RateGeneration, request)
+
+    async def CreateComparison(
+        self, request: storage.CreateComparisonRequest, context: Context
+    ) -> storage.CreateComparisonResponse:
+        return await self._storage.call_unary(self._storage.stub.CreateComparison, request)
+
+    async def ListComparisons(
+        self, request: storage.ListComparisonsRequest, context: Context
+    ) -> storage.ListComparisonsResponse:
+        return await self._storage.call_unary(self._storage.stub.ListComparisons, request)
 
     async def CancelGeneration(
         self, request: storage.CancelGenerationRequest, context: Context
