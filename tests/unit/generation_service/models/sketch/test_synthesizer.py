@@ -56,7 +56,7 @@ def test_sections_cover_the_piece_without_a_gap(seconds: float) -> None:
         assert [section.start_frame for section in sections] == [0, *(section.end_frame for section in sections[:-1])]
         assert sections[-1].end_frame == frames
         assert all(section.start_frame < section.end_frame for section in sections)
-        assert {section.name for section in sections} <= {"intro", "A", "B", "break", "outro"}
+        assert (sections[0].name == "intro") == (len(sections) > 1)
         if seconds == 590.0:
             bar_frames = 4 * 60 / float(MODEL.prefill(GenerationParameters(prompt, frames, 5)).metadata["bpm"]) * RATE
             assert len(sections) > 5
