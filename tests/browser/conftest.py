@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
 import pytest
@@ -11,12 +11,10 @@ from playwright.async_api import Browser
 
 from tests.support.chromium import chromium
 from tests.support.studio_processes import StudioProcesses, studio_processes
-from tests.support.watched_page import WatchedPage, open_page
+from tests.support.watched_page import OpenPage, WatchedPage, open_page
 
 TIMEOUT_MILLISECONDS = 45_000
 """Of a step in a page: a busy machine should not fail a test."""
-
-OpenPage = Callable[..., Awaitable[WatchedPage]]
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

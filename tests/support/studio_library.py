@@ -46,7 +46,7 @@ ATTACKED = "window.attacked !== undefined || Object.prototype.attacked !== undef
 
 
 def fill(data_dir: Path, count: int, seed: int = 1) -> list[str]:
-    """Inserts `count` takes into a new database, nine of ten of them COMPLETED, each of these with the same file of 2 s;
+    """Inserts `count` takes into a new database, nine of ten of them COMPLETED, each with the same file of 2 s;
     returns the ids of the completed ones, newest first."""
     data_dir.mkdir(parents=True, exist_ok=True)
     url = StorageSettings(data_dir=data_dir).resolved_database_url()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from playwright.async_api import BrowserContext, ConsoleMessage, Page, Request, Response
@@ -88,6 +89,10 @@ class WatchedPage:
     async def _on_dialog(self, dialog: Any) -> None:
         self._report(f"dialog: {dialog.message}")
         await dialog.dismiss()
+
+
+OpenPage = Callable[..., Awaitable[WatchedPage]]
+"""What the fixture `open_studio` is: opens a path of the Studio."""
 
 
 async def open_page(context: BrowserContext, url: str) -> WatchedPage:
