@@ -1,5 +1,5 @@
-"""What others have written — prompts, tags, names of models and of clients — is shown as text, and never becomes part of
-the page."""
+"""What others have written, such as prompts, tags, names of models and of clients, is shown as text, and never becomes
+part of the page."""
 
 from __future__ import annotations
 

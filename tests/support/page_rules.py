@@ -10,7 +10,7 @@ FORBIDDEN_SCRIPT = {
     r"\binsertAdjacentHTML\b|\bdocument\.write\b|\bDOMParser\b|\bcreateContextualFragment\b": "no text becomes markup",
     r"\beval\(|\bnew Function\b|\bset(Timeout|Interval)\(\s*[\"'`]": "no text becomes code",
     r"\bsetAttribute\(\s*[\"'`](style|on\w+)": "the policy forbids inline styles and handlers",
-    r"^\s*(import|export)\b.*\bfrom\s+[\"'](?!\.{1,2}/|/static/)": "modules are imported by their paths, so that nothing is built",
+    r"^\s*(import|export)\b.*\bfrom\s+[\"'](?!\.{1,2}/|/static/)": "modules are imported by paths",
     r"[\"'`]https?://(?!(www\.w3\.org|localhost|127\.0\.0\.1)\b)": "nothing is loaded from elsewhere",
     r"\b(alert|confirm|prompt)\(": "dialogs are the page's own",
     r"\blocalStorage\b.*\b[tT]oken\b": "a token is kept in a cookie that scripts can't read",
