@@ -26,11 +26,11 @@ from sqlalchemy.orm import Mapped, mapped_column, object_session
 
 from storage_service.db.access_models import Token as Token  # Registers these tables in Base.metadata.
 from storage_service.db.clock import UtcDateTime, not_before, now
-from storage_service.db.comparison_models import Comparison as Comparison  # Likewise.
 from storage_service.db.counts import GenerationCount as GenerationCount  # Likewise.
 from storage_service.db.declarative_base import Base as Base
 from storage_service.db.declarative_base import partial_index
 from storage_service.db.dependent_models import Checkpoint as Checkpoint  # Likewise.
+from storage_service.db.dependent_models import Comparison as Comparison
 from storage_service.db.dependent_models import ParentLink as ParentLink
 from storage_service.db.types import PackedJson, UuidText
 from storage_service.events.changes import Change, record_change

@@ -15,10 +15,9 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from dgx_music.limits import MAX_RATING
 from storage_service.db import schema
-from storage_service.db.comparison_models import Comparison, ComparisonEntry
 from storage_service.db.counts import find_count_mismatches
 from storage_service.db.database import Database
-from storage_service.db.dependent_models import ParentLink
+from storage_service.db.dependent_models import Comparison, ComparisonEntry, ParentLink
 from storage_service.db.error_translation import DamagedDatabase, ReplacedDatabase
 from storage_service.db.models import Generation, Prompt
 from storage_service.db.schema import TEXT_INDEX_TABLE

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from dgx_music.storage.v1 import storage_pb2
-from storage_service.db.comparison_models import Comparison
+from storage_service.db.dependent_models import Comparison
 from storage_service.domain.comparisons.comparison_creation import NewComparison
 from storage_service.rpc.converters import timestamp_to_proto
 
@@ -27,6 +27,4 @@ def comparison_to_proto(comparison: Comparison) -> storage_pb2.Comparison:
 
 def page_to_proto(comparisons: Iterable[Comparison], token: str) -> storage_pb2.ListComparisonsResponse:
     """Converts a page of a list."""
-    return storage_pb2.ListComparisonsResponse(
-        comparisons=map(comparison_to_proto, comparisons), next_page_token=token
-    )
+    return storage_pb2.ListComparisonsResponse(comparisons=map(comparison_to_proto, comparisons), next_page_token=token)

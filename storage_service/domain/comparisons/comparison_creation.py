@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session, selectinload
 
 from dgx_music.errors import FailedPrecondition, InvalidArgument, NotFound
 from service_runtime.validation import check_uuid
-from storage_service.db.comparison_models import Comparison, ComparisonEntry
+from storage_service.db.dependent_models import Comparison, ComparisonEntry
 from storage_service.db.models import Generation
 from storage_service.db.upsert import dialect_name, insert_into
 from storage_service.states import GenerationStatus
@@ -73,7 +73,7 @@ def create_comparison(session: Session, new: NewComparison) -> Comparison:
             return session.scalars(_with_entries().where(Comparison.id == created)).one()
 
 
-def _with_entries() -> Select[tuple[Comparison]]:
+def _with_entries() -> Select[Comparison]:
     return select(Comparison).options(selectinload(Comparison.entries))
 
 

@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session, selectinload
 
 from service_runtime.rpc.paging import Page
 from service_runtime.validation import check_uuid
-from storage_service.db.comparison_models import Comparison, ComparisonEntry
+from storage_service.db.dependent_models import Comparison, ComparisonEntry
 from storage_service.domain.page_tokens import (
     decode_page_token,
     hash_filters,

@@ -9,7 +9,7 @@ import pytest
 
 from dgx_music.audio.v1 import audio_pb2
 from dgx_music.export.v1 import export_pb2
-from tests.support.export_client import RATE_HZ, TIMEOUT_SECONDS, music, new_id, raises_rpc_error
+from tests.support.export_client import RATE_HZ, TIMEOUT_SECONDS, music, new_id, output_options, raises_rpc_error
 
 
 async def test_download_of_whole_file_and_ranges(client):
@@ -51,7 +51,7 @@ async def test_get_waveform(client):
 
 @pytest.mark.parametrize(
     ("options", "tolerance_db"),
-    [({"format": "WAV_PCM_24"}, 1e-4), ({"format": "WAV_PCM_16"}, 0.02), ({"format": "OPUS"}, 1e-4)],
+    [({"format": "WAV_PCM_24"}, 1e-4), ({"format": "WAV_PCM_16"}, 0.02), ({"format": "OGG_OPUS"}, 1e-4)],
     ids=lambda value: value["format"] if isinstance(value, dict) else "",
 )
 async def test_loudness_curve_has_the_figures_of_the_file(client, options, tolerance_db):
@@ -62,9 +62,9 @@ async def test_loudness_curve_has_the_figures_of_the_file(client, options, toler
     assert curve.seconds_per_point == 0.1
     assert len(curve.true_peak_dbtp) == len(curve.short_term_lufs) == len(curve.momentary_lufs) == 41
     for values, figure in (
-        (curve.true_peak_dbtp, exported.loudness.true_peak_dbtp),
-        (curve.short_term_lufs, exported.loudness.max_short_term_lufs),
-        (curve.momentary_lufs, exported.loudness.max_momentary_lufs),
+        (curve.true_peak_dbtp, exported.file.true_peak_dbtp),
+        (curve.short_term_lufs, exported.file.max_short_term_lufs),
+        (curve.momentary_lufs, exported.file.max_momentary_lufs),
     ):
         assert max(values) == pytest.approx(figure, abs=tolerance_db)
     request.points = 7

@@ -33,7 +33,9 @@ def test_highest_values_are_those_of_the_whole_signal(build, rate, seconds, chan
     whole, meter = measured(samples, rate)
     curve = curve_of(samples, rate)
     assert curve.seconds_per_point == 0.1
-    assert len(curve.true_peak) == len(curve.short_term_lufs) == len(curve.momentary_lufs) == -(-len(samples) * 10 // rate)
+    assert (
+        len(curve.true_peak) == len(curve.short_term_lufs) == len(curve.momentary_lufs) == -(-len(samples) * 10 // rate)
+    )
     assert to_decibels(curve.true_peak.max()) == pytest.approx(whole.true_peak_dbtp, abs=1e-5)
     assert curve.short_term_lufs.max() == pytest.approx(whole.loudness.max_short_term_lufs, abs=1e-9)
     assert curve.momentary_lufs.max() == pytest.approx(whole.loudness.max_momentary_lufs, abs=1e-9)

@@ -11,8 +11,8 @@ from sqlalchemy.orm import Session
 
 from dgx_music.errors import FailedPrecondition, InvalidArgument, NotFound
 from service_runtime.rpc.paging import Page
-from storage_service.db.comparison_models import Comparison, ComparisonEntry
 from storage_service.db.database import Database
+from storage_service.db.dependent_models import Comparison, ComparisonEntry
 from storage_service.db.models import Generation
 from storage_service.domain import lifecycle
 from storage_service.domain.comparisons.comparison_creation import NewComparison, create_comparison
