@@ -23,10 +23,6 @@ def test_files_are_short_and_folders_small() -> None:
     assert page_rules.crowded_folders(PAGE, MAX_FILES) == {}
 
 
-def test_no_file_is_unused() -> None:
-    assert page_rules.unused_files(PAGE) == []
-
-
 @pytest.mark.parametrize(
     ("name", "line"),
     [

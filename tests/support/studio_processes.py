@@ -9,14 +9,17 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dgx_music import AsyncClient
 from dgx_music.audio.v1.audio_pb2 import AUDIO_LEVEL_LIVE, AudioLevel
 from dgx_music.export.v1.export_pb2 import DownloadRequest, StreamAudioRequest
-from dgx_music.gateway.v1.gateway_pb2_grpc import MusicServiceAsyncStub
 from dgx_music.storage.v1 import storage_pb2 as storage
 from tests.support.command_line import DGX_MUSIC, environment
 from tests.support.processes import free_ports
+
+if TYPE_CHECKING:
+    from dgx_music.gateway.v1.gateway_pb2_grpc import MusicServiceAsyncStub
 
 SECONDS = 60.0
 """Limit for a start, and for a call."""
