@@ -4,9 +4,10 @@
  *
  * Events: "seek" {seconds}, "selection" {range: [from, to] in seconds, or null}, "toggle".
  */
-import { el, formatTime } from "../dom.js";
+import { element } from "../dom.js";
 import { on } from "../state.js";
 import { colourOf, drawRuler, drawWaveform } from "./waveform.js";
+import { formatSeconds } from "./time_format.js";
 
 const RULER_PIXELS = 16;
 /** How far the pointer moves before a click becomes a selection. */
@@ -28,10 +29,10 @@ export class WaveformView extends EventTarget {
   constructor(container, { label = "Position in the take", help = "" } = {}) {
     super();
     this.container = container;
-    this.base = el("canvas", { class: "wave-base", "aria-hidden": "true" });
-    this.front = el("canvas", { class: "wave-front", "aria-hidden": "true" });
-    this.selected = el("div", { class: "wave-selected", hidden: true });
-    this.playhead = el("div", { class: "wave-playhead" });
+    this.base = element("canvas", { class: "wave-base", "aria-hidden": "true" });
+    this.front = element("canvas", { class: "wave-front", "aria-hidden": "true" });
+    this.selected = element("div", { class: "wave-selected", hidden: true });
+    this.playhead = element("div", { class: "wave-playhead" });
     container.classList.add("wave-view");
     container.append(this.base, this.front, this.selected, this.playhead);
     const attributes = { tabindex: "0", role: "slider", "aria-label": label, "aria-valuemin": "0" };
@@ -89,7 +90,7 @@ export class WaveformView extends EventTarget {
     this.front.style.clipPath = `inset(0 ${100 * (1 - share)}% ${RULER_PIXELS}px 0)`;
     this.container.setAttribute("aria-valuemax", seconds.toFixed(1));
     this.container.setAttribute("aria-valuenow", Math.min(this.#position, seconds).toFixed(1));
-    this.container.setAttribute("aria-valuetext", `${formatTime(this.#position)} of ${formatTime(seconds)}`);
+    this.container.setAttribute("aria-valuetext", `${formatSeconds(this.#position)} of ${formatSeconds(seconds)}`);
   }
 
   #showSelection() {

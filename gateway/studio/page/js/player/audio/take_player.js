@@ -4,7 +4,7 @@
  * Events: "state" (playback, buffering, loop or what is known of the take has changed), "position", "buffer" {startFrame,
  * samples} (samples have arrived), "problem" {message, isPassing}.
  */
-import { emit, on } from "../state.js";
+import { emit, on } from "../../state.js";
 import { AudioFeed } from "./audio_feed.js";
 import { AudioOutput } from "./audio_output.js";
 import { Captures } from "./captures.js";

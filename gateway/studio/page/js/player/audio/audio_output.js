@@ -4,7 +4,9 @@
  * sound or stops it.
  */
 
-const WORKLET_URL = new URL("./worklet.js", import.meta.url);
+import { scriptUrl } from "../../dom.js";
+
+const WORKLET = "/static/js/player/audio/worklet.js";
 /** Seconds in which a new volume is reached, so that it does not click. */
 const VOLUME_GLIDE_SECONDS = 0.015;
 
@@ -79,7 +81,7 @@ export class AudioOutput extends EventTarget {
     }
     this.#context = context;
     context.addEventListener("statechange", () => this.dispatchEvent(new CustomEvent("context")));
-    await context.audioWorklet.addModule(WORKLET_URL);
+    await context.audioWorklet.addModule(scriptUrl(WORKLET));
     const node = new AudioWorkletNode(context, "take-player", { numberOfInputs: 0, outputChannelCount: [channels] });
     node.port.onmessage = ({ data }) => this.dispatchEvent(new CustomEvent("position", { detail: data }));
     this.#gain = new GainNode(context, { gain: this.#volume });

@@ -4,7 +4,7 @@
  * Events: "header" {store} (also when another attempt or the finished file takes its place), "data" {startFrame, samples},
  * "end" (everything up to the end has arrived), "interrupted" {error}, "resumed", "failed" {error}.
  */
-import { readError } from "../api.js";
+import { liveUrl, request as fetchResponse } from "../../api.js";
 import { SampleStore } from "./sample_store.js";
 
 const FIRST_PAUSE_MS = 100;
@@ -96,10 +96,7 @@ export class AudioFeed extends EventTarget {
   /** Makes one call. Returns true once the end was reached, or another request took over. */
   async #receive(request, signal) {
     const asked = this.#nextFrame;
-    const level = this.#level ? `&level=${this.#level}` : "";
-    const url = `/api/generations/${encodeURIComponent(this.id)}/live?start_frame=${asked}${level}`;
-    const response = await fetch(url, { signal, cache: "no-store" });
-    if (!response.ok) throw await readError(response);
+    const response = await fetchResponse(liveUrl(this.id, asked, this.#level), { signal, cache: "no-store" });
     if (!this.#accept(formatOf(response.headers))) {
       await response.body.cancel();
       return false;
