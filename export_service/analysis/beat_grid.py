@@ -135,7 +135,7 @@ def _extended(beats: FloatArray, first_onset_seconds: float, seconds: float) -> 
     after = np.arange(1, int((seconds - beats[-1]) // last) + 1)
     whole = np.concatenate([beats[0] - before * first, beats, beats[-1] + after * last])
     whole = whole[(whole > -tolerance) & (whole < seconds)]
-    return np.maximum(whole, 0.0)
+    return np.asarray(np.maximum(whole, 0.0))
 
 
 def _precision(tracked: TrackedBeats, smooth: FloatArray) -> float:

@@ -9,10 +9,11 @@ from typing import Any, TypeVar
 import grpc.aio
 
 from dgx_music.export.v1 import export_pb2, export_pb2_grpc
-from export_service.library.beat_grid_reading import read_beat_grid
+from export_service.pipeline.beat_grid_reading import read_beat_grid
 from export_service.library.waveform import compute_waveform
+from export_service.pipeline.curve_measurement import measure_curve
 from export_service.pipeline.export_manager import ExportManager
-from export_service.rpc import beat_grid_converters, converters
+from export_service.rpc import beat_grid_converters, converters, curve_converters
 from export_service.threads import run_in_thread
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -40,6 +41,12 @@ class MeasurementServicer(export_pb2_grpc.ExportServiceServicer):
         expected_bpm = beat_grid_converters.to_expected_bpm(request.expected_bpm)
         grid = await self._measure(read_beat_grid, expected_bpm, request.generation_id)
         return beat_grid_converters.from_beat_grid(grid)
+
+    async def GetLoudnessCurve(
+        self, request: export_pb2.GetLoudnessCurveRequest, context: Context
+    ) -> export_pb2.GetLoudnessCurveResponse:
+        points = curve_converters.to_curve_points(request.points)
+        return curve_converters.from_curve(await self._measure(measure_curve, points, request.generation_id))
 
     async def _measure(
         self, measure: Callable[[Path, A], T], argument: A, generation_id: str, render_id: str = ""

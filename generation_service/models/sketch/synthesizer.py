@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -26,7 +26,7 @@ _MAX_DUCK_SECONDS: Final = 0.32
 
 INFO: Final = ModelInfo(
     name="sketch",
-    version="1",
+    version="2",
     description="Rule-based synthesiser: drums, bass, chords and melody from the prompt's words. No AI model.",
     licence="Apache-2.0",
     sample_rate_hz=RATE_HZ,
@@ -74,7 +74,7 @@ class Sketch:
             seed=parameters.seed,
             tonic=plan.key.tonic,
         )
-        texture = Note(0, 0, style.texture, style.texture_gain) if style.texture else None
+        texture = Note(0, 0, style.texture, style.texture_gain, stem="texture") if style.texture else None
         arranger = Arranger.for_length(plan, parameters.seed, parameters.frames, RATE_HZ)
         return SketchState(
             metadata=_metadata(plan),
@@ -119,7 +119,7 @@ def _schedule_texture(state: SketchState, mixer: Mixer) -> None:
     """Repeats the texture loop without gaps. Its length is a multiple of BLOCK_FRAMES."""
     note = state.texture
     if note is not None and state.position % LOOP_FRAMES == 0:
-        mixer.schedule([Note(state.position, 0, note.sound, note.gain)])
+        mixer.schedule([replace(note, start=state.position)])
 
 
 def _fade(block: FloatArray, position: int, fade_start: int, total: int) -> None:

@@ -12,6 +12,7 @@ import soundfile
 
 from dgx_music.storage.v1 import storage_pb2 as pb
 from export_service.library import filesystem
+from generation_service.models.sketch import Sketch
 from tests.support.failpoints import armed
 from tests.support.service_stack import is_pending_after, server_process
 from tests.support.tone_model import Gate
@@ -115,7 +116,7 @@ async def test_export_of_a_worker_that_was_killed_is_resumed(stack, monkeypatch)
     assert f"{generation_id}.1.json" in [path.name for path in stack.spools()]
     await stack.start("generation")
     done = await stack.wait_until_ended(generation_id)
-    assert (done.state, done.attempt, done.model_version) == (pb.GENERATION_STATE_COMPLETED, 2, "1")
+    assert (done.state, done.attempt, done.model_version) == (pb.GENERATION_STATE_COMPLETED, 2, Sketch().info.version)
     assert dict(done.metadata)["genre"] == "house"
     # Audio that is generated again would have a spool of its own.
     assert [path.name for path in stack.spools()] == [f"{generation_id}.1.pcm"]

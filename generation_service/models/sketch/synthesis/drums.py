@@ -21,6 +21,7 @@ def render_drum(name: str, tonic: int) -> FloatArray:
     Kicks, snares and toms are tuned to the tonic (a pitch class) or its fifth, whichever is nearer, because a drum that
     rings at a note outside the key is dissonant.
     """
+    name = STAND_INS.get(name, name)
     sound = np.atleast_2d(_RECIPES[name]()).astype(np.float32)
     if name in _HEAD_HZ:
         sound = _retuned(sound, _HEAD_HZ[name], tonic)
@@ -214,3 +215,27 @@ _RECIPES: Final[dict[str, Callable[[], FloatArray]]] = {
     "shaker": _shaker,
     "riser": _riser,
 }
+
+STAND_INS: Final[dict[str, str]] = {
+    "metal kick": "kick",
+    "metal snare": "rock snare",
+    "gated snare": "rock snare",
+    "dub snare": "trap snare",
+    "funk snare": "break snare",
+    "reggae snare": "break snare",
+    "cross stick": "rim",
+    "snap": "clap",
+    "tambourine": "shaker",
+    "cowbell": "rim",
+    "conga high": "tom high",
+    "conga low": "tom mid",
+    "bongo": "tom high",
+    "timbale": "tom high",
+    "stomp": "soft kick",
+    "china": "crash",
+    "reverse crash": "riser",
+    "impact": "tom low",
+    "swell": "riser",
+    "timpani": "tom low",
+}
+"""Sounds that another one stands in for."""

@@ -96,11 +96,39 @@ TIMBRES: Final[dict[str, Timbre]] = {
 }  # fmt: skip
 
 
+STAND_INS: Final[dict[str, str]] = {
+    "supersaw": "stab",
+    "wobble": "reese",
+    "growl": "reese",
+    "saw bass": "synth bass",
+    "sub": "soft bass",
+    "clav": "pluck",
+    "muted guitar": "guitar",
+    "slap bass": "bass",
+    "pick bass": "bass",
+    "dub bass": "soft bass",
+    "clean guitar": "guitar",
+    "nylon guitar": "guitar",
+    "steel guitar": "guitar",
+    "banjo": "guitar",
+    "fiddle": "flute",
+    "sax": "brass",
+    "trumpet": "brass",
+    "synth brass": "synth",
+    "vibraphone": "bells",
+    "marimba": "bells",
+    "kalimba": "bells",
+    "square lead": "synth",
+}
+"""Sounds that another one stands in for."""
+
+
 def render_instrument(name: str, pitches: tuple[int, ...], gate: int, glide: int = 0, seed: int = 0) -> FloatArray:
     """A note or chord of an instrument, held for `gate` frames: float32 [1 or 2, frames].
 
     `glide` is the interval in semitones by which an 808 slides. Raises KeyError if the name is unknown.
     """
+    name = STAND_INS.get(name, name)
     if name == "808":
         return _render_808(pitches[0], gate, glide)
     if name in PADS:
