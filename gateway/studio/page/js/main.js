@@ -1,7 +1,10 @@
 // Starts the Studio's page: tells the state of the server, and starts each part in its region.
 
-import { ApiError, getJson } from "/static/js/api.js";
+import { ApiError, getJson, Watcher } from "/static/js/api.js";
+import * as compose from "/static/js/compose/compose_region.js";
 import { byId } from "/static/js/dom.js";
+import * as player from "/static/js/player/player_region.js";
+import { allTakes, isFinished, on, putTake } from "/static/js/state.js";
 
 async function start() {
   const state = byId("server-state");
@@ -15,3 +18,7 @@ async function start() {
 }
 
 start();
+player.start();
+compose.start();
+const watcher = new Watcher({ onChange: putTake });
+on("changed", () => watcher.set(allTakes().filter((take) => !isFinished(take)).map(({ id }) => id)));
