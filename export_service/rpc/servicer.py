@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing, closing
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import grpc.aio
 from structlog.contextvars import bind_contextvars
@@ -21,12 +22,13 @@ from export_service.library.filesystem import translate_disk_errors
 from export_service.library.library_statistics import collect_statistics
 from export_service.library.waveform import compute_waveform
 from export_service.pipeline.attempt_processor import ExportResult, ExportSpec
+from export_service.pipeline.curve_measurement import measure_curve
 from export_service.pipeline.export_manager import ExportManager
 from export_service.pipeline.export_metrics import phase
 from export_service.pipeline.export_session import ExportSession
 from export_service.pipeline.renderer import Renderer
 from export_service.pipeline.tag_editor import TagEditor
-from export_service.rpc import converters, export_converters, library_converters
+from export_service.rpc import converters, curve_converters, export_converters, library_converters
 from export_service.rpc.upload_stream import UploadStream, read_file_data
 from export_service.streaming.audio_stream import FinalAudio, LiveAudio
 from export_service.streaming.converted_audio import convert_audio
@@ -40,6 +42,8 @@ from service_runtime.rpc.paging import Page
 log = get_logger(__name__)
 
 Context = grpc.aio.ServicerContext[Any, Any]
+A = TypeVar("A")
+T = TypeVar("T")
 
 
 class ExportServicer(export_pb2_grpc.ExportServiceServicer):
@@ -210,10 +214,23 @@ class ExportServicer(export_pb2_grpc.ExportServiceServicer):
         self, request: export_pb2.GetWaveformRequest, context: Context
     ) -> export_pb2.GetWaveformResponse:
         points = converters.to_waveform_points(request.points)
-        file_id = converters.to_generation_id(request.generation_id), converters.to_render_id(request.render_id)
+        return converters.from_waveform(
+            await self._measure(compute_waveform, points, request.generation_id, request.render_id)
+        )
+
+    async def GetLoudnessCurve(
+        self, request: export_pb2.GetLoudnessCurveRequest, context: Context
+    ) -> export_pb2.GetLoudnessCurveResponse:
+        points = curve_converters.to_curve_points(request.points)
+        return curve_converters.from_curve(await self._measure(measure_curve, points, request.generation_id))
+
+    async def _measure(
+        self, measure: Callable[[Path, A], T], argument: A, generation_id: str, render_id: str = ""
+    ) -> T:
+        """Runs `measure` in a thread, with the path of a file that is not deleted meanwhile."""
+        file_id = converters.to_generation_id(generation_id), converters.to_render_id(render_id)
         with self._manager.locks.read_lock(*file_id):
-            path = await self._manager.find_path(*file_id)
-            return converters.from_waveform(await run_in_thread(compute_waveform, path, points))
+            return await run_in_thread(measure, await self._manager.find_path(*file_id), argument)
 
     async def DeleteFile(
         self, request: export_pb2.DeleteFileRequest, context: Context

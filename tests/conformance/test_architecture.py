@@ -196,9 +196,10 @@ LAYERS = {
         ("gateway.ray",),
         ("gateway.embedded",),
         ("gateway.settings_catalog",),
-        ("gateway.http", "gateway.mcp"),
+        ("gateway.http", "gateway.mcp", "gateway.studio"),
+        ("gateway.web",),
         ("gateway.rpc",),
-        ("gateway.config", "gateway.timeouts", "gateway"),
+        ("gateway.config", "gateway.file_names", "gateway.timeouts", "gateway"),
     ),
 }
 """Package → its sub-packages and top modules, from the top to the bottom: each imports only those below it."""

@@ -65,6 +65,8 @@ class Reader:
                 return {"ID": (await self._create("sketch")).id}
             case "RetryGeneration":
                 return {"ID": await self._create_failed()}
+            case "CreateComparison":
+                return {**self.ids, "OTHER_ID": await self._create_completed()}
         return self.ids
 
     async def _create(self, model: str) -> storage.Generation:
@@ -73,6 +75,14 @@ class Reader:
             prompt="techno", model_name=model, duration_seconds=3600, sample_rate_hz=32_000, channels=2
         )
         return (await self._services.storage.CreateGeneration(request, timeout=TIMEOUT_SECONDS)).generation
+
+    async def _create_completed(self) -> str:
+        request = storage.CreateGenerationRequest(prompt="techno", model_name="sketch", duration_seconds=0.5)
+        created = (await self._services.music.CreateGeneration(request, timeout=TIMEOUT_SECONDS)).generation
+        watch = storage.WatchGenerationRequest(id=created.id)
+        states = [one async for one in self._services.music.WatchGeneration(watch, timeout=TIMEOUT_SECONDS)]
+        assert states[-1].generation.state == storage.GENERATION_STATE_COMPLETED
+        return created.id
 
     async def _create_failed(self) -> str:
         created = await self._create("none")
