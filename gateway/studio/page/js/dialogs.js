@@ -1,6 +1,6 @@
 // Modal dialogs, by the browser's own <dialog>: it keeps the focus inside and closes on Escape.
 
-import { el } from "./dom.js";
+import { element as el } from "./dom.js";
 import { icon } from "./icons.js";
 
 let number = 0;
@@ -18,7 +18,7 @@ export function openDialog({ title, body = [], actions = [], wide = false }) {
   const id = `dialog-${(number += 1)}`;
   const dialog = el("dialog", { class: wide ? "dialog wide" : "dialog", "aria-labelledby": id });
   let chosen = null;
-  const close = { type: "button", class: "icon-button", "aria-label": "Close", onClick: () => dialog.close() };
+  const close = { type: "button", class: "icon-button", "aria-label": "Close", onclick: () => dialog.close() };
   dialog.append(
     el("header", {}, el("h2", { id }, title), el("button", close, icon("close"))),
     el("div", { class: "dialog-body" }, ...body),
@@ -32,7 +32,7 @@ export function openDialog({ title, body = [], actions = [], wide = false }) {
       chosen = value;
       dialog.close();
     };
-    return el("button", { type: "button", class: kind.trim(), autofocus: primary ? "" : null, onClick: choose }, label);
+    return el("button", { type: "button", class: kind.trim(), autofocus: primary ? "" : null, onclick: choose }, label);
   }
 
   dialog.addEventListener("click", (event) => {

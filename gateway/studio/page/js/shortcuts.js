@@ -1,7 +1,7 @@
 // The keys of the whole page, and the overlay that lists them.
 
 import { isDialogOpen, openDialog } from "./dialogs.js";
-import { el } from "./dom.js";
+import { element as el } from "./dom.js";
 
 const KEY_NAMES = { " ": "Space", ArrowUp: "↑", ArrowDown: "↓", ArrowLeft: "←", ArrowRight: "→", Escape: "Esc", Delete: "Del" };
 const TEXT_INPUTS = new Set(["text", "search", "number", "date", "password", "url", "email", "range"]);

@@ -1,6 +1,6 @@
 // Short messages at the foot of the page, which are read aloud and go away by themselves.
 
-import { el } from "./dom.js";
+import { element as el } from "./dom.js";
 import { icon } from "./icons.js";
 import { on } from "./state.js";
 
@@ -41,10 +41,10 @@ export function toast(text, { action = null, kind = "", milliseconds = 0 } = {})
   }
 
   if (action) {
-    message.append(el("button", { type: "button", class: "button small", onClick: handle.run }, action.label));
+    message.append(el("button", { type: "button", class: "button small", onclick: handle.run }, action.label));
     undo = handle;
   }
-  const dismiss = { type: "button", class: "icon-button small", "aria-label": "Dismiss", onClick: () => finish() };
+  const dismiss = { type: "button", class: "icon-button small", "aria-label": "Dismiss", onclick: () => finish() };
   message.append(el("button", dismiss, icon("close")));
   for (const held of ["pointerenter", "focusin"]) message.addEventListener(held, () => clearTimeout(timer));
   for (const left of ["pointerleave", "focusout"]) message.addEventListener(left, wait);

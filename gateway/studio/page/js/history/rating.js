@@ -1,7 +1,7 @@
 // A take's rating, 1 to 5 stars or none.
 
 import { call } from "../api.js";
-import { el } from "../dom.js";
+import { element as el } from "../dom.js";
 import { icon } from "../icons.js";
 import { getTake, putTake } from "../state.js";
 import { toastError } from "../toasts.js";
@@ -34,7 +34,7 @@ export function createStars(onRate) {
   const stars = Array.from({ length: MAX_RATING }, (_, index) => {
     const value = index + 1;
     const attributes = { type: "button", class: "star", tabindex: "-1", "aria-label": `Rate ${value} of ${MAX_RATING}` };
-    const star = el("button", { ...attributes, onClick: () => onRate(value === current ? 0 : value) }, icon("star"));
+    const star = el("button", { ...attributes, onclick: () => onRate(value === current ? 0 : value) }, icon("star"));
     return star;
   });
   const element = el("span", { class: "stars", role: "group", "aria-label": "Rating" }, ...stars);
