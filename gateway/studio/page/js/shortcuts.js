@@ -55,7 +55,7 @@ function handle(event) {
 
 function keyElements(keys) {
   const parts = keys.flatMap((name, index) => {
-    const shown = name.replace(/[^+]+$/, (key) => KEY_NAMES[key] ?? (key.length === 1 ? key : key));
+    const shown = name.replace(/[^+]+$/, (key) => KEY_NAMES[key] ?? (/^[A-Z]$/.test(key) ? `Shift+${key}` : key));
     return [index ? " " : "", el("kbd", {}, shown)];
   });
   return parts.filter(Boolean);

@@ -2,7 +2,7 @@
 
 import { call } from "../api.js";
 import { byId, element as el } from "../dom.js";
-import { describeTake, formatTime, stateName } from "../formats.js";
+import { describeTake, formatTime } from "../formats.js";
 import { icon } from "../icons.js";
 import { openMenu } from "../menus.js";
 import { emit, getTake, on, putTake, selectedId } from "../state.js";
@@ -11,7 +11,7 @@ import { createFileLink, downloadItems } from "./downloads.js";
 import { allProperties, factGroups, furtherPrompts, sectionsOf } from "./facts.js";
 import { createLineage } from "./lineage_tree.js";
 import { createStarField, rate } from "./rating.js";
-import { cancelTake, retryTake, takeItems } from "./take_actions.js";
+import { takeItems } from "./take_actions.js";
 
 async function copy(text, what) {
   try {
@@ -35,7 +35,7 @@ function createGroups(generation) {
 
 function createPrompts(generation) {
   const block = (title, text) => el("section", {}, el("h3", {}, title), el("div", { class: "full-prompt written", dir: "auto", tabindex: "0", role: "region", "aria-label": title }, text));
-  return [block("Prompt", generation.prompt), ...furtherPrompts(generation).map(({ title, text }) => block(title, text))];
+  return furtherPrompts(generation).map(({ title, text }) => block(title, text));
 }
 
 function createSections(generation) {
@@ -132,15 +132,10 @@ export class DetailsView {
         button("Save as…", "download", ({ currentTarget }) => openMenu(currentTarget, downloadItems(generation), { label: "Save as" }), { "aria-haspopup": "menu" }),
         button("Compare", "compare", () => emit("compare-add", { id }), { "aria-label": "Add to the comparison" }),
       );
-    } else {
-      buttons.push(el("span", { class: "badge" }, stateName(state)));
-      if (state === "GENERATION_STATE_FAILED") buttons.push(button("Try again", "loop", () => retryTake(id)));
-      if (state.endsWith("PENDING") || state.endsWith("PROCESSING")) buttons.push(button("Cancel", "stop", () => cancelTake(id)));
     }
     const more = (event) => openMenu(event.currentTarget, takeItems(getTake(id) ?? generation, this.#history), { label: "What to do with this take" });
     buttons.push(button("More", "more", more, { class: "button more-actions", "aria-haspopup": "menu" }));
-    const failure = generation.errorMessage && state !== "GENERATION_STATE_COMPLETED" ? el("p", { class: "notice error written", dir: "auto" }, generation.errorMessage) : null;
-    return el("div", { class: "details-head" }, el("div", { class: "details-actions" }, this.#stars.element, el("span", { class: "spacer" }), ...buttons), failure);
+    return el("div", { class: "details-head" }, el("div", { class: "details-actions" }, this.#stars.element, el("span", { class: "spacer" }), ...buttons));
   }
 
   async #loadLineage(id) {

@@ -30,7 +30,7 @@ export function registerHistoryKeys(view) {
   registerShortcut({ keys: [" "], label: "Play or pause", group, run: () => (isInList() ? view.play(view.virtual.activeId) : emit("toggle")) });
   ofTake(["x"], "Mark", (id) => view.marks.toggle(id));
   ofTake(["c"], "Add to the comparison", (id) => emit("compare-add", { id }));
-  registerShortcut({ keys: ["Shift+C", "C"], label: "Compare the marked takes", group, run: () => view.marks.compare() });
+  registerShortcut({ keys: ["C"], label: "Compare the marked takes", group, run: () => view.marks.compare() });
   ofTake(["d"], "Save as…", (id) => {
     const generation = getTake(id);
     if (generation?.state !== "GENERATION_STATE_COMPLETED") return toast("Only a finished take can be saved.");
