@@ -20,7 +20,7 @@ const AGO = [
   [86400, 3600, "hour"],
   [7 * 86400, 86400, "day"],
 ];
-const relative = new Intl.RelativeTimeFormat("en", { numeric: "auto", style: "short" });
+const relative = new Intl.RelativeTimeFormat("en", { numeric: "auto", style: "narrow" });
 const dateAndTime = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
 const dateOnly = new Intl.DateTimeFormat(undefined, { dateStyle: "medium" });
 const MAX_SLUG = 48;
@@ -97,6 +97,11 @@ export function tempoOf({ metadata }) {
 /** The key, such as "A minor": as it was made, or else as it was measured; empty if neither is known. */
 export function keyOf({ metadata }) {
   return textOf(metadata?.key) || textOf(metadata?.measured_key);
+}
+
+/** A key with its signs: "E♭ major". */
+export function formatKey(key) {
+  return key.replace(/^([A-G])(#|b)(?= )/, (_, note, sign) => note + (sign === "#" ? "♯" : "♭"));
 }
 
 /** The length of the file in seconds, or else the one that was asked for. */

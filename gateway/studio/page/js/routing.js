@@ -1,10 +1,12 @@
 // The address of the page says which take is selected: #/take/ID.
 
+import { icon } from "./icons.js";
 import { emit, on, selectedId } from "./state.js";
 
 const TAKE = /^#\/take\/([0-9a-f-]{36})$/i;
 const SMALL = matchMedia("(max-width: 860px)");
 const VIEWS = ["compose", "now", "history"];
+const ICONS = { compose: "compose", now: "wave", history: "history" };
 
 /** The address of a take within the page. */
 export function takeAddress(id) {
@@ -49,6 +51,7 @@ export function startRouting() {
   on("select", write);
   on("select", ({ id, show }) => show && id && showView("now"));
   for (const tab of document.querySelectorAll(".view-tabs [data-view]")) {
+    tab.prepend(icon(ICONS[tab.dataset.view], { size: 18 }));
     tab.addEventListener("click", () => showView(tab.dataset.view));
   }
   showView(idInAddress() ? "now" : "compose");

@@ -1,6 +1,6 @@
 // What is known of a take, in groups of names and values.
 
-import { formatBytes, formatDate, formatDb, formatTempo, formatTime, keyOf, lengthOf, tempoOf } from "../formats.js";
+import { formatBytes, formatDate, formatDb, formatKey, formatTempo, formatTime, keyOf, lengthOf, tempoOf } from "../formats.js";
 
 const DECIBELS = [
   ["integrated_lufs", "Loudness", "LUFS"],
@@ -53,7 +53,7 @@ export function factGroups(generation) {
       facts: [
         { name: "Length", value: formatTime(lengthOf(generation)), note: number(lengthOf(generation), 3) + " s" },
         { name: "Tempo", value: tempo, note: hasTempo ? measured(formatTempo(m.measured_bpm ?? 0), percent(m.measured_bpm_confidence), tempo) : percentNote(m.measured_bpm_confidence) },
-        { name: "Key", value: key, note: m.key ? measured(text(m.measured_key), percent(m.measured_key_confidence), key) : percentNote(m.measured_key_confidence) },
+        { name: "Key", value: formatKey(key), note: m.key ? measured(text(m.measured_key), percent(m.measured_key_confidence), key) : percentNote(m.measured_key_confidence) },
         { name: "Metre", value: text(m.time_signature) },
         { name: "Genre", value: text(m.genre) },
         { name: "Instruments", value: text(m.instruments) },

@@ -2,7 +2,7 @@
 
 import { call } from "../api.js";
 import { element as el } from "../dom.js";
-import { stateName } from "../formats.js";
+import { formatKey, stateName } from "../formats.js";
 import { icon } from "../icons.js";
 import { NO_FILTERS, requestOf } from "./take_list.js";
 
@@ -45,7 +45,7 @@ export class FilterForm extends EventTarget {
       model: select([["", "All models"]]),
       state: select([["", "All"], ...STATES.map((state) => [state, stateName(state)])]),
       rating: select([["0", "All"], ...[1, 2, 3, 4, 5].map((stars) => [String(stars), stars === 5 ? "5 stars" : `${stars} or more`])]),
-      key: select([["", "All keys"], ...keys.map((key) => [key, key.replace("#", "♯").replace("b ", "♭ ")])]),
+      key: select([["", "All keys"], ...keys.map((key) => [key, formatKey(key)])]),
       minBpm: tempo("Lowest tempo in BPM"),
       maxBpm: tempo("Highest tempo in BPM"),
       after: el("input", { type: "date", "aria-label": "From this day" }),

@@ -1,7 +1,7 @@
 // One take in the list.
 
 import { element as el } from "../dom.js";
-import { describeTake, formatAgo, formatTempo, formatTime, keyOf, lengthOf, shorten, stageName, stateName, tempoOf } from "../formats.js";
+import { describeTake, formatAgo, formatKey, formatTempo, formatTime, keyOf, lengthOf, shorten, stageName, stateName, tempoOf } from "../formats.js";
 import { icon } from "../icons.js";
 import { isFinished } from "../state.js";
 import { createStars } from "./rating.js";
@@ -22,19 +22,19 @@ export class TakeRow {
       stars,
       mark: el("input", { type: "checkbox", tabindex: "-1", onchange: ({ target }) => actions.mark(this.#id, target.checked) }),
       canvas: el("canvas", { "aria-hidden": "true" }),
-      play: el("button", { ...inert, class: "take-play", onclick: () => actions.play(this.#id) }, el("span", {}, icon("play", { size: SVG_SIZE }))),
-      prompt: el("div", { class: "take-prompt", dir: "auto" }),
-      facts: el("div", { class: "take-facts figures" }),
+      play: el("button", { ...inert, class: "row-play", onclick: () => actions.play(this.#id) }, el("span", {}, icon("play", { size: SVG_SIZE }))),
+      prompt: el("div", { class: "row-prompt", dir: "auto" }),
+      facts: el("div", { class: "row-facts figures" }),
       more: el("button", { ...inert, class: "icon-button small", "aria-haspopup": "menu", onclick: ({ currentTarget }) => actions.menu(this.#id, currentTarget) }, icon("more")),
     });
     const cell = (name, ...children) => el("div", { class: name, role: "gridcell" }, ...children);
     this.element = el(
       "div",
       { class: "take-row", role: "row", tabindex: "-1" },
-      cell("take-mark", parts.mark),
-      cell("take-wave", parts.canvas, parts.play),
-      cell("take-text", parts.prompt, parts.facts),
-      cell("take-end", stars.element, parts.more),
+      cell("row-mark", parts.mark),
+      cell("row-wave", parts.canvas, parts.play),
+      cell("row-text", parts.prompt, parts.facts),
+      cell("row-end", stars.element, parts.more),
     );
     this.element.addEventListener("click", ({ target }) => {
       if (!target.closest("button, input, a")) actions.select(this.#id);
@@ -100,7 +100,7 @@ function factsOf(generation) {
     return [badge, length, el("span", { class: "model written", dir: "auto" }, generation.modelName), age];
   }
   const rating = generation.rating ? el("span", { class: "rating-text" }, icon("star", { size: 12 }), String(generation.rating)) : null;
-  const texts = [formatTempo(tempoOf(generation)), shorten(keyOf(generation), 20)].filter(Boolean);
+  const texts = [formatTempo(tempoOf(generation)), shorten(formatKey(keyOf(generation)), 20)].filter(Boolean);
   return [
     length,
     ...texts.map((text) => el("span", { class: "written" }, text)),
