@@ -1,11 +1,12 @@
 // The region #history: search, the list, and what its rows do.
 
+import { call } from "../api.js";
 import { byId, element as el } from "../dom.js";
 import { icon } from "../icons.js";
 import { openMenu } from "../menus.js";
 import { isSmall, showView, takeAddress } from "../routing.js";
 import { emit, getTake, on, selectedId } from "../state.js";
-import { toast, toastError } from "../toasts.js";
+import { toast } from "../toasts.js";
 import { deleteTakes } from "./deletion.js";
 import { FilterForm } from "./filter_form.js";
 import { registerHistoryKeys } from "./history_keys.js";
@@ -14,7 +15,6 @@ import { rate } from "./rating.js";
 import { takeItems } from "./take_actions.js";
 import { TakeList, requestOf } from "./take_list.js";
 import { TakeRow } from "./take_row.js";
-import { loadTotal } from "./total.js";
 import { VirtualList } from "./virtual_list.js";
 
 const REFRESH_MS = 20000;
@@ -190,15 +190,14 @@ export class HistoryView {
   }
 
   async #loadTotal() {
-    const total = await loadTotal();
-    if (total === null || total === this.#total) return;
-    this.#total = total;
-    this.#show();
-  }
-
-  /** Shows an error that belongs to no place of its own. */
-  fail(error) {
-    toastError(error);
+    try {
+      const total = Number((await call("GetStatistics", { days: 1 })).totalGenerations);
+      if (total === this.#total) return;
+      this.#total = total;
+      this.#show();
+    } catch {
+      // Without it, the list counts what it has loaded.
+    }
   }
 }
 
