@@ -9,6 +9,7 @@ from pydantic.fields import FieldInfo
 from export_service.config import ExportSettings
 from gateway.config import GatewaySettings
 from gateway.http.config import HttpSettings
+from gateway.studio.config import StudioSettings
 from generation_service.config import GenerationSettings
 from service_runtime.settings import Settings
 from storage_service.config import StorageSettings
@@ -20,6 +21,7 @@ SECTIONS: Mapping[str, type[Settings]] = {
     "Generation": GenerationSettings,
     "Gateway": GatewaySettings,
     "HTTP endpoints": HttpSettings,
+    "Studio": StudioSettings,
 }
 """Title → the class of the settings; those of `Settings` are part of every class."""
 

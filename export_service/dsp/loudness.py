@@ -95,6 +95,14 @@ class LoudnessMeter:
         """Returns the loudness of each complete 3 s in LUFS, one value every 100 ms; -inf for digital silence."""
         return _lufs(self._mean_squares(self._complete_energies(), SHORT_TERM_HOPS))
 
+    def centred(self, hops: int) -> FloatArray:
+        """Returns the loudness in LUFS of the `hops` 100 ms around the beginning of each complete 100 ms and the end of
+        the last; -inf for digital silence. Before and after the signal there is silence.
+        """
+        silence = np.zeros(hops // 2)
+        padded = np.concatenate([silence, self._complete_energies(), silence])
+        return _lufs(self._mean_squares(padded, hops, first_hop=-(hops // 2)))
+
     def measure(self) -> Loudness:
         """Returns the figures of everything fed so far. An incomplete last gating block does not count."""
         return Loudness(
@@ -124,11 +132,11 @@ class LoudnessMeter:
         hop = frame * HOPS_PER_SECOND // self._rate
         return hop + 1 if self._hop_start(hop + 1) <= frame else hop
 
-    def _mean_squares(self, energies: FloatArray, hops: int) -> FloatArray:
-        """Returns the mean square of each run of `hops` hops."""
+    def _mean_squares(self, energies: FloatArray, hops: int, first_hop: int = 0) -> FloatArray:
+        """Returns the mean square of each run of `hops` hops. `first_hop` is the number of the first one."""
         if len(energies) < hops:
             return np.empty(0)
-        starts = np.arange(len(energies) + 1) * self._rate // HOPS_PER_SECOND
+        starts = np.arange(first_hop, first_hop + len(energies) + 1) * self._rate // HOPS_PER_SECOND
         windows = np.lib.stride_tricks.sliding_window_view(energies, hops)
         lengths = starts[hops:] - starts[:-hops]
         return np.asarray(windows.sum(axis=1) / lengths)

@@ -92,7 +92,8 @@ class SignalMeter:
         self.envelope = None if folder is None else Envelope(folder, sample_rate_hz, channels)
         """What a limiter needs, in a temporary file in `folder`; None if no folder was given."""
         self._buffer, self._matrix = SegmentBuffer(channels), RowMatrix(channels)
-        self._true_peak = TruePeakMeter(build_interpolator(oversampling_factor(sample_rate_hz)))
+        self._interpolator = build_interpolator(oversampling_factor(sample_rate_hz))
+        self._true_peak = TruePeakMeter(self._interpolator)
         self._sample_peak = 0.0
         self._energy = 0.0
         self._frames = 0

@@ -11,7 +11,7 @@ from structlog.contextvars import bind_contextvars
 
 from dgx_music.address import EXPORT_ADDRESS_KEY
 from dgx_music.errors import InvalidArgument, ServiceError
-from dgx_music.export.v1 import export_pb2, export_pb2_grpc
+from dgx_music.export.v1 import export_pb2
 from dgx_music.pcm import PcmWriter
 from export_service.dsp.normalization import LoudnessTarget
 from export_service.formats.m4a_file import require_encoder
@@ -19,7 +19,6 @@ from export_service.formats.provenance import Signer
 from export_service.library.cleanup import Cleanup
 from export_service.library.filesystem import translate_disk_errors
 from export_service.library.library_statistics import collect_statistics
-from export_service.library.waveform import compute_waveform
 from export_service.pipeline.attempt_processor import ExportResult, ExportSpec
 from export_service.pipeline.export_manager import ExportManager
 from export_service.pipeline.export_metrics import phase
@@ -27,6 +26,7 @@ from export_service.pipeline.export_session import ExportSession
 from export_service.pipeline.renderer import Renderer
 from export_service.pipeline.tag_editor import TagEditor
 from export_service.rpc import converters, export_converters, library_converters
+from export_service.rpc.measurement_servicer import MeasurementServicer
 from export_service.rpc.upload_stream import UploadStream, read_file_data
 from export_service.streaming.audio_stream import FinalAudio, LiveAudio
 from export_service.streaming.converted_audio import convert_audio
@@ -42,7 +42,7 @@ log = get_logger(__name__)
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class ExportServicer(export_pb2_grpc.ExportServiceServicer):
+class ExportServicer(MeasurementServicer):
     """dgx_music.export.v1.ExportService."""
 
     def __init__(
@@ -55,7 +55,8 @@ class ExportServicer(export_pb2_grpc.ExportServiceServicer):
         signer: Signer | None,
         advertised_address: str | None = None,
     ) -> None:
-        self._manager, self._renderer, self._editor, self._cleanup = manager, renderer, editor, Cleanup(manager)
+        super().__init__(manager)
+        self._renderer, self._editor, self._cleanup = renderer, editor, Cleanup(manager)
         self._target, self._generator, self._signer = target, generator, signer
         self._advertised_address = advertised_address
         self.problem: ServiceError | None = None
@@ -205,15 +206,6 @@ class ExportServicer(export_pb2_grpc.ExportServiceServicer):
         expires = library_converters.to_expiry(request.expires_seconds)
         file_id = converters.to_generation_id(request.generation_id), converters.to_render_id(request.render_id)
         return library_converters.from_signed_url(await self._manager.sign_url(*file_id, expires), expires)
-
-    async def GetWaveform(
-        self, request: export_pb2.GetWaveformRequest, context: Context
-    ) -> export_pb2.GetWaveformResponse:
-        points = converters.to_waveform_points(request.points)
-        file_id = converters.to_generation_id(request.generation_id), converters.to_render_id(request.render_id)
-        with self._manager.locks.read_lock(*file_id):
-            path = await self._manager.find_path(*file_id)
-            return converters.from_waveform(await run_in_thread(compute_waveform, path, points))
 
     async def DeleteFile(
         self, request: export_pb2.DeleteFileRequest, context: Context

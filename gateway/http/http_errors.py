@@ -75,15 +75,21 @@ async def handle_http_exception(request: Request, error: Exception) -> JSONRespo
     return _response(error.status_code, message, INVALID_REQUEST, None, None, dict(error.headers or {}))
 
 
-def reject(status: int, message: str, code: str) -> JSONResponse:
-    """Returns the response to a request that is refused before it is read."""
-    return _response(status, message, INVALID_REQUEST, None, code, {})
+class OpenAiErrors:
+    """The error bodies of the HTTP endpoints."""
 
+    def for_error(self, error: ServiceError) -> JSONResponse:
+        """Returns the response for an error of the gateway or of a request."""
+        return to_response(error)
 
-def internal_error(error_id: str) -> JSONResponse:
-    """Returns the response to a request that failed unexpectedly; the log has the error under this id."""
-    message = f"an unexpected error occurred; the server's log shows it under error_id {error_id}"
-    return _response(500, message, SERVER_ERROR, None, "internal", {})
+    def for_rejection(self, status: int, message: str, code: str) -> JSONResponse:
+        """Returns the response to a request that is refused before it is read."""
+        return _response(status, message, INVALID_REQUEST, None, code, {})
+
+    def for_unexpected(self, error_id: str) -> JSONResponse:
+        """Returns the response to a request that failed unexpectedly; the log has the error under this id."""
+        message = f"an unexpected error occurred; the server's log shows it under error_id {error_id}"
+        return _response(500, message, SERVER_ERROR, None, "internal", {})
 
 
 def _response(

@@ -1,51 +1,21 @@
-"""Runs the HTTP endpoints by uvicorn: binds, uses TLS if it is configured, and drains."""
+"""Serves the HTTP endpoints."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
-from typing import Any, cast
 
-import uvicorn
-
-from dgx_music.address import UnixAddress, parse_address
-from dgx_music.errors import FailedPrecondition
 from gateway.http.application import build_application
 from gateway.http.config import HttpSettings
-from gateway.http.endpoints import HealthEndpoint
-from gateway.http.gateway_clients import GatewayClients
-from gateway.http.limited_protocol import MAX_HEAD_BYTES, ConnectionCount, LimitedProtocol
-from gateway.http.tls_context import build_tls_context
+from gateway.web.gateway_clients import GatewayClients
+from gateway.web.gateway_health import HealthEndpoint
+from gateway.web.server import serve_application
 from service_runtime.observability.logging import get_logger
-from service_runtime.rpc.binding import require_local_or_allowed, requires_tokens
-from service_runtime.rpc.load.transport_limits import raise_file_limit
+from service_runtime.rpc.binding import requires_tokens
 from service_runtime.rpc.probe import probe_credentials
 from service_runtime.rpc.web_hosts import WebHosts
 
 log = get_logger(__name__)
-
-KEEPALIVE_SECONDS = 75
-"""How long an idle connection stays open; longer than clients keep theirs, so that none is closed under a request."""
-
-
-class _Server(uvicorn.Server):
-    """Leaves signals to the command that runs it, and tells when it accepts connections."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.has_started = asyncio.Event()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.has_started.set()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 @asynccontextmanager
@@ -55,69 +25,16 @@ async def serve_http(gateway_address: str, settings: HttpSettings) -> AsyncItera
     Raises FailedPrecondition if the address can't be bound, or is open to the network without TLS or tokens.
     """
     address = settings.http_listen
-    require_local_or_allowed(address, settings)
-    tls_context = build_tls_context(settings) if settings.tls_certificate is not None else None
-    raise_file_limit()
-    with _bind(address) as listener:
-        clients = GatewayClients(gateway_address, requires_tokens(address, settings))
-        health = HealthEndpoint(gateway_address, probe_credentials(settings))
-        server = _Server(
-            uvicorn.Config(
-                build_application(
-                    clients,
-                    health,
-                    hosts=None if requires_tokens(address, settings) else WebHosts(settings),
-                    max_requests=settings.max_concurrent_streams,
-                ),
-                http=cast(Any, partial(LimitedProtocol, ConnectionCount(settings.max_connections))),
-                ws="none",
-                h11_max_incomplete_event_size=MAX_HEAD_BYTES,
-                ssl_context_factory=(lambda config, default: tls_context) if tls_context else None,
-                timeout_graceful_shutdown=int(settings.grace_seconds),
-                timeout_keep_alive=KEEPALIVE_SECONDS,
-                lifespan="off",
-                access_log=False,
-                log_config=None,
-                log_level="warning",
-                server_header=False,
-            )
-        )
-        serving = asyncio.create_task(server.serve([listener]))
-        try:
-            serving.add_done_callback(lambda _: server.has_started.set())
-            await server.has_started.wait()
-            url = f"{'https' if tls_context else 'http'}://{address.rpartition(':')[0]}:{listener.getsockname()[1]}"
+    clients = GatewayClients(gateway_address, requires_tokens(address, settings))
+    application = build_application(
+        clients,
+        HealthEndpoint(gateway_address, probe_credentials(settings)),
+        hosts=None if requires_tokens(address, settings) else WebHosts(settings),
+        max_requests=settings.max_concurrent_streams,
+    )
+    try:
+        async with serve_application(application, address, settings) as url:
             log.info("serving", addresses=[url], gateway=gateway_address)
             yield url
-        finally:
-            server.should_exit = True
-            await serving
-            await clients.aclose()
-            log.info("stopped")
-
-
-def _bind(address: str) -> socket.socket:
-    parsed = parse_address(address)
-    if isinstance(parsed, UnixAddress):
-        raise _cannot_listen(address, "HTTP clients need HOST:PORT")
-    try:
-        family, kind, protocol, _, target = socket.getaddrinfo(
-            parsed.host, parsed.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        # With the protocol named, asyncio sets TCP_NODELAY; without it a response waits 40 ms for an acknowledgement.
-        listener = socket.socket(family, kind, protocol)
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(target)
-        except OSError:
-            listener.close()
-            raise
-    except OSError as error:
-        raise _cannot_listen(address, f"{error.strerror or error}; choose another address with --listen") from error
-    return listener
-
-
-def _cannot_listen(address: str, problem: str) -> FailedPrecondition:
-    return FailedPrecondition(
-        f"cannot listen on {address}: {problem}", reason="ADDRESS_TAKEN", metadata={"address": address}
-    )
+    finally:
+        await clients.aclose()

@@ -30,6 +30,7 @@ from storage_service.db.counts import GenerationCount as GenerationCount  # Like
 from storage_service.db.declarative_base import Base as Base
 from storage_service.db.declarative_base import partial_index
 from storage_service.db.dependent_models import Checkpoint as Checkpoint  # Likewise.
+from storage_service.db.dependent_models import Comparison as Comparison
 from storage_service.db.dependent_models import ParentLink as ParentLink
 from storage_service.db.types import PackedJson, UuidText
 from storage_service.events.changes import Change, record_change
@@ -108,8 +109,7 @@ class Generation(Base):
     completed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     generation_time_seconds: Mapped[float | None]
     error_message: Mapped[str | None] = mapped_column(Text)
-    # Declarative classes reserve the name `metadata`.
-    metadata_: Mapped[Mapping[str, Any]] = mapped_column("metadata", PackedJson, default=dict)
+    metadata_: Mapped[Mapping[str, Any]] = mapped_column("metadata", PackedJson, default=dict)  # A reserved name.
     sampling: Mapped[Mapping[str, float] | None] = mapped_column(JSON(none_as_null=True))
     """Those of temperature, top_k, top_p and guidance_scale that were requested."""
     continuation: Mapped[Mapping[str, Any] | None] = mapped_column(JSON(none_as_null=True))

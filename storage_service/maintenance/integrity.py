@@ -17,11 +17,12 @@ from dgx_music.limits import MAX_RATING
 from storage_service.db import schema
 from storage_service.db.counts import find_count_mismatches
 from storage_service.db.database import Database
-from storage_service.db.dependent_models import ParentLink
+from storage_service.db.dependent_models import Comparison, ComparisonEntry, ParentLink
 from storage_service.db.error_translation import DamagedDatabase, ReplacedDatabase
 from storage_service.db.models import Generation, Prompt
 from storage_service.db.schema import TEXT_INDEX_TABLE
 from storage_service.domain import lineage, prompts
+from storage_service.domain.comparisons.comparison_creation import MAX_COMPARED, MIN_COMPARED
 from storage_service.maintenance.row_ranges import iter_row_ranges
 from storage_service.search.index_repair import find_index_problems
 from storage_service.states import TERMINAL_STATES, GenerationStage, GenerationStatus
@@ -52,6 +53,7 @@ def find_violations(database: Database) -> Iterator[Finding]:
             schema.check_database(database)
             yield from _check_generations(database)
             yield from _check_parents(database)
+            yield from _check_comparisons(database)
             yield from _check_prompts(database)
             yield from _check_prompt_uses(database)
             yield from _check_counts(database)
@@ -176,6 +178,30 @@ def _check_parents(database: Database) -> Iterator[Finding]:
     with database.read() as session:
         for child_id in session.scalars(orphans):
             yield Finding(f"generation {child_id}", "is in the lineage but does not exist")
+
+
+def _check_comparisons(database: Database) -> Iterator[Finding]:
+    entry = ComparisonEntry
+    entries, places = func.count(entry.generation_id), func.count(func.distinct(entry.place))
+    orphans = select(entry.generation_id).where(entry.generation_id.not_in(select(Generation.id))).distinct()
+    for rows in iter_row_ranges(database, Comparison.id):
+        with database.read() as session:
+            found = session.execute(
+                select(Comparison.id, Comparison.request_id, Comparison.request_fingerprint, entries, places)
+                .join(entry, entry.comparison_id == Comparison.id, isouter=True)
+                .where(rows)
+                .group_by(Comparison.id)
+            ).all()
+        for comparison_id, request_id, fingerprint, number, distinct in found:
+            if not MIN_COMPARED <= number <= MAX_COMPARED:
+                yield Finding(f"comparison {comparison_id}", f"has {number} generations, which must be 2 to 4")
+            if number != distinct:
+                yield Finding(f"comparison {comparison_id}", "has two generations in the same place")
+            if (request_id is None) != (fingerprint is None):
+                yield Finding(f"comparison {comparison_id}", "has only one of request id and request fingerprint")
+    with database.read() as session:
+        for generation_id in session.scalars(orphans):
+            yield Finding(f"generation {generation_id}", "is in a comparison but does not exist")
 
 
 def _check_prompts(database: Database) -> Iterator[Finding]:

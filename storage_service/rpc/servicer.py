@@ -21,6 +21,8 @@ from service_runtime.rpc.paging import Page
 from service_runtime.validation import check_prompt
 from storage_service.async_store import Store
 from storage_service.domain import creation, leases, lifecycle, lineage, listing, prompts, queue_metrics, token_registry
+from storage_service.domain.comparisons.comparison_creation import create_comparison
+from storage_service.domain.comparisons.comparison_listing import list_comparisons
 from storage_service.domain.queue_limits import QueueLimits
 from storage_service.domain.request_validation import check_model_names
 from storage_service.domain.row_insertion import Origin
@@ -28,7 +30,7 @@ from storage_service.domain.sharing import job_checkpoints
 from storage_service.domain.sharing.hand_back import hand_back
 from storage_service.domain.sharing.preemption import Preemption
 from storage_service.domain.statistics import compute_statistics
-from storage_service.rpc import converters, token_converters
+from storage_service.rpc import comparison_converters, converters, token_converters
 from storage_service.rpc.shaping_converters import node_to_proto
 
 if TYPE_CHECKING:
@@ -205,6 +207,20 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
     ) -> storage_pb2.RateGenerationResponse:
         row = await self._store.write(lambda s: lifecycle.rate(s, request.id, request.rating))
         return storage_pb2.RateGenerationResponse(generation=converters.generation_to_proto(row))
+
+    async def CreateComparison(
+        self, request: storage_pb2.CreateComparisonRequest, context: Context
+    ) -> storage_pb2.CreateComparisonResponse:
+        new = comparison_converters.new_comparison_from_proto(request)
+        row = await self._store.write(lambda s: create_comparison(s, new))
+        return storage_pb2.CreateComparisonResponse(comparison=comparison_converters.comparison_to_proto(row))
+
+    async def ListComparisons(
+        self, request: storage_pb2.ListComparisonsRequest, context: Context
+    ) -> storage_pb2.ListComparisonsResponse:
+        page = Page(request.page_size, request.page_token)
+        found = await self._store.read(lambda s: list_comparisons(s, request.generation_id, page))
+        return comparison_converters.page_to_proto(*found)
 
     async def UpdateFile(
         self, request: storage_pb2.UpdateFileRequest, context: Context

@@ -11,9 +11,9 @@ from starlette.routing import Route
 
 from dgx_music.client.async_client import AsyncClient
 from gateway.http.application import MUSIC_PATHS, build_application
-from gateway.http.gateway_clients import GatewayClients
 from gateway.http.music_request import RequestBody
 from gateway.mcp.server import build_server
+from gateway.web.gateway_clients import GatewayClients
 
 DOCS = Path(__file__).parents[2] / "docs"
 COMMON_FIELDS = set(RequestBody.model_fields) - {"duration_seconds"}

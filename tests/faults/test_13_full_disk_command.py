@@ -59,6 +59,7 @@ def test_generation_that_no_worker_could_claim_is_done_when_there_is_room(small_
     assert "completed" in shell.run("watch", match[1]).stderr
 
 
+@pytest.mark.slow
 def test_full_disk_is_reported_before_anything_is_created(
     small_disk: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

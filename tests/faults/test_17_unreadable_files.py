@@ -52,6 +52,9 @@ def readers(client: ExportClient, generation_id: str) -> dict[str, Callable[[], 
         "Download": lambda: client.download(generation_id),
         "StreamAudio": lambda: client.read_audio(generation_id, level=audio_pb2.AUDIO_LEVEL_FINAL),
         "GetWaveform": lambda: stub.GetWaveform(export_pb2.GetWaveformRequest(**fields), timeout=TIMEOUT_SECONDS),
+        "GetLoudnessCurve": lambda: stub.GetLoudnessCurve(
+            export_pb2.GetLoudnessCurveRequest(**fields), timeout=TIMEOUT_SECONDS
+        ),
         "Render": lambda: stub.Render(render, timeout=TIMEOUT_SECONDS),
         "EditTags": lambda: stub.EditTags(export_pb2.EditTagsRequest(**fields, title="A"), timeout=TIMEOUT_SECONDS),
     }

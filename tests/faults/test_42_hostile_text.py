@@ -90,6 +90,7 @@ COMMANDS = [
 ]
 
 
+@pytest.mark.slow
 def test_no_command_prints_control_characters(library: tuple[InProcessShell, dict[str, str]], tmp_path: Path) -> None:
     shell, ids = library
     shown = ""

@@ -8,10 +8,10 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import pytest
 
-from gateway.http import endpoints, limited_protocol
-from gateway.http import server as http_server
 from gateway.http.config import HttpSettings
 from gateway.http.server import serve_http
+from gateway.web import limited_protocol, request_body
+from gateway.web import server as web_server
 from tests.support.log_capture import captured_logs
 
 TIMEOUT_SECONDS = 60.0
@@ -187,8 +187,8 @@ async def test_what_is_no_http_is_refused_and_logs_no_traceback(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(limited_protocol, "HEAD_SECONDS", 0.5)
-    monkeypatch.setattr(http_server, "KEEPALIVE_SECONDS", 1)
-    monkeypatch.setattr(endpoints, "READ_SECONDS", 0.5)
+    monkeypatch.setattr(web_server, "KEEPALIVE_SECONDS", 1)
+    monkeypatch.setattr(request_body, "READ_SECONDS", 0.5)
     with captured_logs("json") as log:
         async with serving() as port:
             answers = await asyncio.gather(*(ask(port, content) for content in MALFORMED.values()))

@@ -79,6 +79,7 @@ def assert_clean(report: Report) -> None:
     assert not report.violations, report.shown_violations()
 
 
+@pytest.mark.slow
 async def test_some_seconds_of_faults_lose_nothing_and_the_oracle_sees_damage(tmp_path: Path) -> None:
     drawn = draw_schedule(11, 8, 0)
     faults = (

@@ -36,4 +36,5 @@ def migrated_database(request: pytest.FixtureRequest) -> Iterator[str]:
     with psycopg.connect(url, autocommit=True) as connection:
         yield url
         connection.execute("SET lock_timeout = '60s'")  # A test that left a transaction open fails instead of hanging.
-        connection.execute("TRUNCATE generations, parents, checkpoints, prompts, tokens, client_usage RESTART IDENTITY")
+        tables = "generations, parents, checkpoints, comparisons, comparison_entries, prompts, tokens, client_usage"
+        connection.execute(f"TRUNCATE {tables} RESTART IDENTITY")

@@ -1,4 +1,4 @@
-"""The subcommands that serve other protocols: http and mcp."""
+"""The subcommands that serve what does not speak gRPC: http, mcp and studio."""
 
 from __future__ import annotations
 
@@ -45,3 +45,26 @@ def mcp() -> None:
 
     mcp_command.require_extra()
     run(mcp_command.serve, create_console(output=STANDARD_OUTPUT), ALL)
+
+
+@app.command()
+def studio(
+    listen: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Address to listen on. Default: DGX_MUSIC_STUDIO_LISTEN, else 127.0.0.1:8090.",
+            show_default=False,
+        ),
+    ] = None,
+    no_open: Annotated[bool, typer.Option("--no-open", help="Do not open the page in the browser.")] = False,
+) -> None:
+    """Serve the Studio, a page to generate, listen to and compare music, until Ctrl-C or SIGTERM.
+
+    Uses the running server, or else runs the services itself. Requires the extra `studio`.
+    """
+    from gateway.cli.commands.protocols import studio_command
+
+    settings = studio_command.resolve_settings(GlobalOptions.data_dir, listen)
+    console = create_console()
+    run(lambda session: studio_command.serve(session, settings, console, not no_open), console, ALL)

@@ -23,12 +23,12 @@ from dgx_music.storage.v1.storage_pb2 import (
 )
 from gateway.cli.display.console import Console, format_state
 from gateway.cli.session.command_errors import BAD_INPUT, FAILURE, CommandError, is_lost
-from gateway.cli.session.files.file_names import MANIFEST_EXTENSION, file_name
 from gateway.cli.session.files.file_placement import place_file
 from gateway.cli.session.files.name_template import NameTemplate
 from gateway.cli.session.files.output_files import fetch, fetch_manifest
 from gateway.cli.session.pagination import MAX_PAGE_SIZE
 from gateway.cli.session.runner import Session
+from gateway.file_names import MANIFEST_EXTENSION, file_name
 from gateway.timeouts import CALL_TIMEOUT_SECONDS
 from service_runtime.validation import check_uuid
 

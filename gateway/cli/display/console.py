@@ -26,7 +26,7 @@ from dgx_music.storage.v1.storage_pb2 import GENERATION_STATE_PENDING, Generatio
 from dgx_music.storage.v1.storage_pb2 import Generation as GenerationMessage
 from gateway.cli.display.layout import lay_out_fields, lay_out_table
 from gateway.cli.session.command_errors import CommandError, Failure, describe_error
-from gateway.cli.session.files.file_names import cut
+from gateway.file_names import cut
 from service_runtime.printable_text import make_printable
 
 UNLIMITED_WIDTH = 10_000

@@ -137,6 +137,11 @@ async def test_clip_can_be_downloaded_drawn_and_deleted(client):
     assert b"".join(message.data for message in messages) == (client.data_dir / name).read_bytes()
     request = export_pb2.GetWaveformRequest(generation_id=clip.clip_id, points=10)
     assert (await client.stub.GetWaveform(request, timeout=TIMEOUT_SECONDS)).length == 10
+    curve = export_pb2.GetLoudnessCurveRequest(generation_id=clip.clip_id)
+    measured = await client.stub.GetLoudnessCurve(curve, timeout=TIMEOUT_SECONDS)
+    assert len(measured.true_peak_dbtp) == 8  # 32000 frames at 44.1 kHz.
+    assert max(measured.true_peak_dbtp) == pytest.approx(clip.loudness.true_peak_dbtp, abs=1e-4)
+    assert max(measured.momentary_lufs) == pytest.approx(clip.loudness.max_momentary_lufs, abs=1e-4)
     delete = export_pb2.DeleteFileRequest(generation_id=clip.clip_id)
     await client.stub.DeleteFile(delete, timeout=TIMEOUT_SECONDS)
     assert client.files() == set()

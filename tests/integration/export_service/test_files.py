@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 
 import numpy as np
+import pytest
 
 from dgx_music.audio.v1 import audio_pb2
 from dgx_music.export.v1 import export_pb2
-from tests.support.export_client import RATE_HZ, TIMEOUT_SECONDS, music, new_id, raises_rpc_error
+from tests.support.export_client import RATE_HZ, TIMEOUT_SECONDS, music, new_id, output_options, raises_rpc_error
 
 
 async def test_download_of_whole_file_and_ranges(client):
@@ -46,6 +47,45 @@ async def test_get_waveform(client):
     request.points = 10_001
     async with raises_rpc_error("INVALID_ARGUMENT", field="points"):
         await client.stub.GetWaveform(request, timeout=TIMEOUT_SECONDS)
+
+
+@pytest.mark.parametrize(
+    ("options", "tolerance_db"),
+    [({"format": "WAV_PCM_24"}, 1e-4), ({"format": "WAV_PCM_16"}, 0.02), ({"format": "OGG_OPUS"}, 1e-4)],
+    ids=lambda value: value["format"] if isinstance(value, dict) else "",
+)
+async def test_loudness_curve_has_the_figures_of_the_file(client, options, tolerance_db):
+    generation_id = new_id()
+    exported = await client.export(generation_id, music(4.05), output=output_options(options["format"]))
+    request = export_pb2.GetLoudnessCurveRequest(generation_id=generation_id)
+    curve = await client.stub.GetLoudnessCurve(request, timeout=TIMEOUT_SECONDS)
+    assert curve.seconds_per_point == 0.1
+    assert len(curve.true_peak_dbtp) == len(curve.short_term_lufs) == len(curve.momentary_lufs) == 41
+    for values, figure in (
+        (curve.true_peak_dbtp, exported.file.true_peak_dbtp),
+        (curve.short_term_lufs, exported.file.max_short_term_lufs),
+        (curve.momentary_lufs, exported.file.max_momentary_lufs),
+    ):
+        assert max(values) == pytest.approx(figure, abs=tolerance_db)
+    request.points = 7
+    coarse = await client.stub.GetLoudnessCurve(request, timeout=TIMEOUT_SECONDS)
+    assert (len(coarse.true_peak_dbtp), coarse.seconds_per_point) == (7, pytest.approx(0.6))
+    assert max(coarse.true_peak_dbtp) == max(curve.true_peak_dbtp)
+    request.points = 10_001
+    async with raises_rpc_error("INVALID_ARGUMENT", field="points"):
+        await client.stub.GetLoudnessCurve(request, timeout=TIMEOUT_SECONDS)
+    request = export_pb2.GetLoudnessCurveRequest(generation_id=new_id())
+    async with raises_rpc_error("NOT_FOUND", "FILE_NOT_FOUND"):
+        await client.stub.GetLoudnessCurve(request, timeout=TIMEOUT_SECONDS)
+
+
+async def test_silence_has_the_lowest_values(client):
+    generation_id = new_id()
+    await client.export(generation_id, np.zeros((RATE_HZ, 2), dtype=np.float32))
+    request = export_pb2.GetLoudnessCurveRequest(generation_id=generation_id)
+    curve = await client.stub.GetLoudnessCurve(request, timeout=TIMEOUT_SECONDS)
+    assert set(curve.short_term_lufs) == set(curve.momentary_lufs) == {-70.0}
+    assert set(curve.true_peak_dbtp) == {-120.0}
 
 
 async def test_delete_removes_all_files_but_listeners_read_to_the_end(client):

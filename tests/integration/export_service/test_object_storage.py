@@ -106,6 +106,8 @@ async def test_the_other_server_has_the_file(services, store):
     assert np.array_equal(await a.read_audio(generation_id, 1000, level=LIVE), SAMPLES[1000:])
     waveform = await b.stub.GetWaveform(export_pb2.GetWaveformRequest(generation_id=generation_id, points=10))
     assert len(waveform.data) == 20
+    curve = await b.stub.GetLoudnessCurve(export_pb2.GetLoudnessCurveRequest(generation_id=generation_id, points=2))
+    assert len(curve.short_term_lufs) <= 2
     assert not {path for path in a.files() | b.files() if ".landing" in path}
 
 

@@ -9,6 +9,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import pytest
 from google.protobuf.compiler.plugin_pb2 import CodeGeneratorRequest
 
 from dgx_music.audio.v1.audio_pb2 import AUDIO_LEVEL_LIVE
@@ -38,6 +39,7 @@ async def live_samples(services: EmbeddedServices, generation_id: str) -> bytes:
     return b"".join([part.chunk.pcm async for part in stream])
 
 
+@pytest.mark.slow
 async def test_typescript_client_generates_watches_and_listens(tmp_path: Path) -> None:
     packages = await asyncio.to_thread(installed_packages, CLIENTS / "typescript/package.json")
     folder = tmp_path / "typescript"

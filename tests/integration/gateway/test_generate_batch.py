@@ -205,6 +205,7 @@ def test_interrupted_batch_is_cancelled_and_generated_by_the_next_run(prompts: P
     ]
 
 
+@pytest.mark.slow
 def test_batch_goes_on_when_its_server_comes_back(prompts: Path) -> None:
     prompts.write_text("".join(f"house at {100 + n} BPM\n" for n in range(8)))
     shell = Shell(prompts.parent / "data")

@@ -24,7 +24,8 @@ from dgx_music.errors import FailedPrecondition
 from dgx_music.export.v1 import export_pb2 as export
 from dgx_music.storage.v1 import storage_pb2 as storage
 from gateway.http.config import HttpSettings
-from gateway.http.server import _bind, serve_http
+from gateway.http.server import serve_http
+from gateway.web.server import bind
 from tests.support.access_services import SERVICE_TOKEN
 from tests.support.command_line import DGX_MUSIC, environment
 from tests.support.embedded_services import EmbeddedServices, embedded_services
@@ -298,7 +299,7 @@ async def test_address_that_cannot_be_bound_is_named() -> None:
 
 
 def test_listener_names_its_protocol() -> None:
-    with _bind("127.0.0.1:0") as listener:  # By which asyncio recognizes TCP, and turns Nagle's algorithm off.
+    with bind("127.0.0.1:0") as listener:  # By which asyncio recognizes TCP, and turns Nagle's algorithm off.
         assert listener.proto == socket.IPPROTO_TCP
 
 

@@ -10,9 +10,9 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 import pytest
 
 from dgx_music.storage.v1 import storage_pb2 as storage
-from gateway.http import endpoints
 from gateway.http.config import HttpSettings
 from gateway.http.server import serve_http
+from gateway.web import request_body
 from tests.support.embedded_services import EmbeddedServices
 from tests.support.log_capture import captured_logs
 
@@ -85,7 +85,7 @@ async def test_server_that_is_full_says_so_as_openai_does_and_still_tells_its_he
 async def test_body_that_never_ends_is_not_waited_for(
     all_services: EmbeddedServices, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(endpoints, "READ_SECONDS", 0.2)
+    monkeypatch.setattr(request_body, "READ_SECONDS", 0.2)
     async with serving(all_services) as port, posting(port, {"input": "house"}, missing_bytes=10) as stalled:
         status, _, error = await stalled.error()
     assert (status, error["code"]) == (408, "request_timeout")

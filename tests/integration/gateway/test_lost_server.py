@@ -7,11 +7,14 @@ import subprocess
 from contextlib import ExitStack
 from pathlib import Path
 
+import pytest
+
 from gateway.cli.session.command_errors import TRY_AGAIN
 from tests.support.command_line import SECONDS, Shell, read_until
 from tests.support.processes import free_ports
 
 
+@pytest.mark.slow
 def test_every_kind_of_command_says_that_the_server_is_gone(tmp_path: Path) -> None:
     shell, address = Shell(tmp_path / "data"), f"127.0.0.1:{free_ports(1)[0]}"
     remote = {"DGX_MUSIC_GATEWAY_ADDRESS": address}

@@ -118,6 +118,7 @@ async def refusal(stub: Any, name: str) -> str:
     return problem
 
 
+@pytest.mark.slow
 async def test_each_mutant_is_refused_or_generates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     constants = pytest.importorskip("huggingface_hub.constants")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", f"{tmp_path}/hf/hub")

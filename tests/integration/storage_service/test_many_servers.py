@@ -27,8 +27,8 @@ from tests.support.processes import free_ports
 from tests.support.storage_servers import storage_server, work_off
 
 WORKERS = 32
-JOBS = 400
-"""Enough for every worker to claim a dozen times while all others do, too."""
+JOBS = 200
+"""Enough for every worker to claim six times while all others do, too."""
 NEW = pb.CreateGenerationRequest(
     prompt="a calm piano", model_name="sketch", duration_seconds=1, sample_rate_hz=32000, channels=2
 )

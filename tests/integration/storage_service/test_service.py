@@ -291,6 +291,36 @@ async def test_rating_notifies_watcher_and_filters_list(stub: Any) -> None:
     assert removed.generation.rating == 0
 
 
+async def test_comparisons_are_saved_listed_and_end_with_their_generations(stub: Any) -> None:
+    takes = []
+    for _ in range(3):
+        await create(stub)
+        claimed = await claim(stub)
+        report = pb.CompleteGenerationRequest(
+            id=claimed.generation.id,
+            lease_token=claimed.lease_token,
+            file_path="a.wav",
+            file_size_bytes=10,
+            generation_time_seconds=1.0,
+        )
+        takes.append((await stub.CompleteGeneration(report, timeout=60)).generation.id)
+    ranking = pb.CreateComparisonRequest(generation_ids=takes, blind=True, request_id=UNKNOWN)
+    saved = (await stub.CreateComparison(ranking, timeout=60)).comparison
+    assert (list(saved.generation_ids), saved.blind) == (takes, True)
+    assert saved.create_time.seconds > 0
+    assert (await stub.CreateComparison(ranking, timeout=60)).comparison == saved
+    pair = pb.CreateComparisonRequest(generation_ids=takes[:2])
+    other = (await stub.CreateComparison(pair, timeout=60)).comparison
+    first = await stub.ListComparisons(pb.ListComparisonsRequest(page_size=1), timeout=60)
+    assert list(first.comparisons) == [other]
+    rest = await stub.ListComparisons(pb.ListComparisonsRequest(page_token=first.next_page_token), timeout=60)
+    assert (list(rest.comparisons), rest.next_page_token) == ([saved], "")
+    for deleted, left in ((takes[0], [[takes[1], takes[2]]]), (takes[2], [])):
+        await stub.DeleteGeneration(pb.DeleteGenerationRequest(id=deleted), timeout=60)
+        listed = await stub.ListComparisons(pb.ListComparisonsRequest(generation_id=takes[1]), timeout=60)
+        assert [list(one.generation_ids) for one in listed.comparisons] == left
+
+
 async def test_update_file_keeps_statistics_right(stub: Any) -> None:
     made = await create(stub)
     update = pb.UpdateFileRequest(id=made.id, file_size_bytes=12, file_sha256="0f" * 32)
@@ -383,6 +413,15 @@ INVALID_REQUESTS: list[tuple[str, Any, str, str | None]] = [
     ("UpdateMetadata", pb.UpdateMetadataRequest(id="x"), "INVALID_ARGUMENT", "id"),
     ("RateGeneration", pb.RateGenerationRequest(id=UNKNOWN, rating=6), "INVALID_ARGUMENT", "rating"),
     ("RateGeneration", pb.RateGenerationRequest(id=UNKNOWN, rating=5), "NOT_FOUND", None),
+    ("CreateComparison", pb.CreateComparisonRequest(generation_ids=[UNKNOWN]), "INVALID_ARGUMENT", "generation_ids"),
+    (
+        "CreateComparison",
+        pb.CreateComparisonRequest(generation_ids=[UNKNOWN, "x"]),
+        "INVALID_ARGUMENT",
+        "generation_ids[1]",
+    ),
+    ("CreateComparison", pb.CreateComparisonRequest(generation_ids=[UNKNOWN, "f" + UNKNOWN[1:]]), "NOT_FOUND", None),
+    ("ListComparisons", pb.ListComparisonsRequest(generation_id="x"), "INVALID_ARGUMENT", "generation_id"),
     ("UpdateFile", pb.UpdateFileRequest(id=UNKNOWN, file_size_bytes=1), "INVALID_ARGUMENT", "file_sha256"),
     ("UpdateFile", pb.UpdateFileRequest(id=UNKNOWN, file_sha256="0" * 64), "INVALID_ARGUMENT", "file_size_bytes"),
     ("ListGenerations", pb.ListGenerationsRequest(min_rating=6), "INVALID_ARGUMENT", "min_rating"),

@@ -22,7 +22,7 @@ from gateway.cli.commands.generation.generate_options import GenerateOptions
 from gateway.cli.commands.generation.output_flags import Format
 from gateway.cli.display.console import Console
 from gateway.cli.session.command_errors import BAD_INPUT, CommandError, format_error
-from gateway.cli.session.files.file_names import collision_key
+from gateway.file_names import collision_key
 from gateway.rpc.length_completion import complete_length
 
 MAX_PROBLEMS = 20

@@ -11,10 +11,10 @@ from pathlib import Path, PurePosixPath
 from dgx_music.storage.v1.storage_pb2 import Generation
 from gateway.cli.commands.files_export import save_under_name
 from gateway.cli.session.command_errors import CommandError
-from gateway.cli.session.files.file_names import file_name
 from gateway.cli.session.files.name_template import NameTemplate
 from gateway.cli.session.files.output_files import download
 from gateway.cli.session.runner import Session
+from gateway.file_names import file_name
 
 
 async def save_at(session: Session, generation: Generation, path: Path, *, overwrite: bool) -> Path:

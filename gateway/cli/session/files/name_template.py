@@ -12,7 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from dgx_music.limits import MAX_RATING, MAX_SEED
 from dgx_music.storage.v1.storage_pb2 import Generation
 from gateway.cli.session.command_errors import BAD_INPUT, CommandError
-from gateway.cli.session.files.file_names import cut
+from gateway.file_names import cut
 
 _TEXT_SPEC = re.compile(r"(.*?)(?:\.([0-9]+))?(s?)", re.DOTALL)
 _LONG_NUMBER = re.compile("[0-9]{4}")

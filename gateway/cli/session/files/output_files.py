@@ -18,9 +18,9 @@ from dgx_music.errors import DataLoss
 from dgx_music.export.v1.export_pb2 import DownloadRequest, DownloadResponse
 from gateway.cli.session.command_errors import BAD_INPUT, CommandError
 from gateway.cli.session.files.file_extensions import require_extension_of_file
-from gateway.cli.session.files.file_names import MANIFEST_EXTENSION
 from gateway.cli.session.runner import Session
 from gateway.cli.session.standard_streams import STANDARD_OUTPUT, write_audio
+from gateway.file_names import MANIFEST_EXTENSION
 from gateway.timeouts import STREAM_TIMEOUT_SECONDS
 
 

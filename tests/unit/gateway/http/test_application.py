@@ -8,8 +8,8 @@ from starlette.requests import Request
 
 from dgx_music.credentials import NO_CREDENTIALS
 from gateway.http.application import build_application
-from gateway.http.endpoints import HealthEndpoint
-from gateway.http.gateway_clients import GatewayClients
+from gateway.web.gateway_clients import GatewayClients
+from gateway.web.gateway_health import HealthEndpoint
 from service_runtime.rpc.web_hosts import WebHosts
 from service_runtime.settings import Settings
 

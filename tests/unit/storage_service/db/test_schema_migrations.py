@@ -19,6 +19,8 @@ from storage_service.db.database import Database
 from storage_service.db.declarative_base import Base
 from storage_service.db.models import Generation, Prompt
 from storage_service.domain import creation, lifecycle, lineage, listing
+from storage_service.domain.comparisons.comparison_creation import NewComparison, create_comparison
+from storage_service.domain.comparisons.comparison_listing import list_comparisons
 from storage_service.domain.creation import NewGeneration
 from storage_service.domain.lineage import LineageRelation, Parent
 from storage_service.maintenance.integrity import find_violations
@@ -107,6 +109,23 @@ def test_upgrade_to_0008_finds_what_was_continued(empty_url: str, empty_database
         nodes, _ = lineage.read_lineage(session, source)
     assert [node.id for node in nodes] == [source, continued]
     assert nodes[1].parents == (Parent(source, LineageRelation.CONTINUATION),)
+
+
+def test_downgrade_to_0011_forgets_comparisons(empty_url: str, empty_database: Database) -> None:
+    schema.upgrade(empty_url, REVISIONS[0])
+    insert_old_rows(empty_url, copies=2)
+    schema.upgrade(empty_url)
+    ids = [f"{copy:08x}-0000-4000-8000-000000000003" for copy in range(2)]
+    for _ in range(2):
+        with empty_database.write() as session:
+            create_comparison(session, NewComparison(ids))
+        with empty_database.read() as session:
+            assert len(list_comparisons(session, ids[1], Page())[0]) == 1
+        schema.downgrade(empty_url, "0011")
+        schema.upgrade(empty_url)
+    with empty_database.write() as session:
+        lifecycle.remove(session, ids[0])
+    assert list(find_violations(empty_database)) == []
 
 
 def prompts_with(session: Session, needle: str) -> list[Prompt]:

@@ -16,11 +16,14 @@ import pytest
 from sqlalchemy import select, text
 
 from dgx_music.errors import FailedPrecondition, Unavailable
+from service_runtime.rpc.paging import Page
 from storage_service.db import schema
 from storage_service.db.database import Database
+from storage_service.db.dependent_models import Comparison, ComparisonEntry
 from storage_service.db.models import Generation
 from storage_service.db.sqlite import WAL_SAFE, journal_mode, sqlite3
 from storage_service.domain import creation, lifecycle, lineage
+from storage_service.domain.comparisons.comparison_listing import list_comparisons
 from storage_service.domain.creation import NewGeneration
 from storage_service.maintenance import backup, postgres_backup, vacuum
 from storage_service.maintenance.integrity import find_violations
@@ -61,6 +64,8 @@ def test_restore_after_backup_returns_the_earlier_rows(
     with database.write() as session:  # It has a parent, and what it is made from.
         source, other = sorted(kept)
         child = creation.create(session, new(variation_of=source, continuation={"source_id": other, "seconds": 5.0})).id
+        ranked = [ComparisonEntry(generation_id=one, place=place) for place, one in enumerate((child, source), 1)]
+        session.add(Comparison(id=other, blind=True, entries=ranked))
     backup.create_backup(database, copy)
     create(database, new, "later")
     with database.write() as session:
@@ -69,7 +74,9 @@ def test_restore_after_backup_returns_the_earlier_rows(
     assert ids(database) == kept | {child}
     with database.read() as session:
         nodes, _ = lineage.read_lineage(session, child)
+        comparisons, _ = list_comparisons(session, "", Page())
     assert {parent.id for node in nodes for parent in node.parents} == {source, other}
+    assert [[entry.generation_id for entry in one.entries] for one in comparisons] == [[child, source]]
     assert list(find_violations(database)) == []
     create(database, new, "after the restore")
     assert list(find_violations(database)) == []

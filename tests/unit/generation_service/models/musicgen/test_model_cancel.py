@@ -27,7 +27,7 @@ RUNNING = 8
 CANCELLED = 3
 WAIT_SECONDS = 30.0
 REQUESTS = [
-    GenerationParameters(f"piece {seed}" * (seed % 3), (40 + 3 * seed) * HOP, seed) for seed in range(RUNNING + 1)
+    GenerationParameters(f"piece {seed}" * (seed % 3), (20 + 2 * seed) * HOP, seed) for seed in range(RUNNING + 1)
 ]
 
 
@@ -61,7 +61,7 @@ async def test_cancelled_request_frees_its_row_within_one_step_and_leaves_the_ot
         batches.append(seeds)
         reserved.append(model.memory.reserved_bytes)
         blocks = step(batch)
-        if len(seeds) == RUNNING and CANCELLED in seeds and states[CANCELLED].row.position == 20:
+        if len(seeds) == RUNNING and CANCELLED in seeds and states[CANCELLED].row.position == 10:
             reached.set()
             assert opened.wait(WAIT_SECONDS)
         return blocks

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from gateway.cli.session.files.file_names import file_name
 from gateway.cli.session.files.file_placement import place_file
+from gateway.file_names import file_name
 
 EACH = 25
 

@@ -6,8 +6,8 @@ import pytest
 from starlette.requests import Request
 
 from dgx_music.errors import Unauthenticated
-from gateway.http import gateway_clients
-from gateway.http.gateway_clients import GatewayClients
+from gateway.web import gateway_clients
+from gateway.web.gateway_clients import GatewayClients
 
 ADDRESS = "127.0.0.1:50050"
 TOKEN = f"dgxm_abcdefgh_{'x' * 43}"

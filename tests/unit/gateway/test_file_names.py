@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gateway.cli.session.files.file_names import collision_key, cut, file_name
+from gateway.file_names import collision_key, cut, file_name
 
 ID = "1b4e28ba-2fa1-41d2-883f-0016d3cca427"
 CLUSTERS = (

@@ -1,0 +1,48 @@
+"""`dgx-music studio`: serves the page to generate, listen and compare, until it is stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import webbrowser
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gateway.cli.session.command_errors import CommandError
+from gateway.cli.session.runner import Session
+from service_runtime.observability.logging import configure_logging
+from service_runtime.optional_deps import install_extra_command
+
+if TYPE_CHECKING:
+    from gateway.cli.display.console import Console
+    from gateway.studio.config import StudioSettings
+
+
+def resolve_settings(data_dir: Path | None, listen: str | None) -> StudioSettings:
+    """Returns the settings; `listen` precedes that in the environment. Raises CommandError without the extra."""
+    try:
+        import starlette  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        raise CommandError(
+            f"`dgx-music studio` needs the extra studio; run {install_extra_command('studio')}"
+        ) from error
+    from gateway.studio.config import StudioSettings
+
+    given = {"data_dir": data_dir, "studio_listen": listen}
+    return StudioSettings.model_validate({name: value for name, value in given.items() if value is not None})
+
+
+async def serve(session: Session, settings: StudioSettings, console: Console, opens_browser: bool) -> int:
+    """Serves until the command is interrupted, and then lets running requests finish."""
+    from gateway.studio.server import serve_studio
+
+    configure_logging(settings.log_level, settings.log_format)
+    try:
+        async with serve_studio(session.address, settings) as url:
+            console.print_notice(f"the Studio is at {url}; Ctrl-C ends it")
+            if opens_browser:
+                await asyncio.to_thread(webbrowser.open, url)
+            await asyncio.get_running_loop().create_future()
+    except asyncio.CancelledError:
+        return 0  # A signal has ended it, which is how it is meant to end.
+    return 0

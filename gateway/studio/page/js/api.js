@@ -1,0 +1,107 @@
+// Calls of the Studio's server. Requests and answers are protobuf's JSON: camelCase, 64-bit integers as strings.
+
+/** What the server says of a call that failed. `field` is the path of the request's field at fault, in snake_case. */
+export class ApiError extends Error {
+  constructor(status, error) {
+    super(error.message);
+    this.name = "ApiError";
+    this.status = status;
+    this.code = error.code;
+    this.reason = error.reason ?? "";
+    this.field = error.field ?? null;
+    this.metadata = error.metadata ?? {};
+    this.retryAfterSeconds = error.retry_after_seconds ?? null;
+  }
+
+  /** Whether the same call may succeed later. */
+  get isPassing() {
+    return ["UNAVAILABLE", "RESOURCE_EXHAUSTED", "ABORTED", "CANCELLED"].includes(this.code);
+  }
+}
+
+/** Calls a unary method of MusicService, e.g. `call("ListGenerations", {pageSize: 50})`. Throws ApiError. */
+export function call(method, request = {}, { signal } = {}) {
+  return postJson(`/api/${method}`, request, signal);
+}
+
+/** Posts JSON and returns the answer's JSON. Throws ApiError. */
+export async function postJson(path, body, signal) {
+  const headers = { "content-type": "application/json" };
+  return (await request(path, { method: "POST", headers, body: JSON.stringify(body), signal })).json();
+}
+
+/** Returns the JSON that is at the path. Throws ApiError. */
+export async function getJson(path, { signal } = {}) {
+  return (await request(path, { signal })).json();
+}
+
+/** Fetches, and returns the response if its status is one of success. Throws ApiError. */
+export async function request(path, options = {}) {
+  let response;
+  try {
+    response = await fetch(path, { credentials: "same-origin", ...options });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    const message = "the Studio's server does not answer; it may have been stopped, or the network is away";
+    throw new ApiError(0, { code: "UNAVAILABLE", message, reason: "CONNECTION_LOST" });
+  }
+  if (response.ok) return response;
+  throw await toError(response);
+}
+
+async function toError(response) {
+  let error = { code: "UNKNOWN", message: `the server answered ${response.status} ${response.statusText}` };
+  try {
+    error = (await response.json()).error ?? error;
+  } catch {
+    // Not the Studio's own answer, but for example that of a proxy.
+  }
+  const made = new ApiError(response.status, error);
+  if (response.status === 401) document.dispatchEvent(new CustomEvent("sign-in-needed", { detail: made }));
+  return made;
+}
+
+/** Returns the address of a generation's samples as they are generated. `level` is "LIVE" or "FINAL". */
+export function liveUrl(id, startFrame = 0, level = "") {
+  const query = new URLSearchParams({ start_frame: String(startFrame), ...(level && { level }) });
+  return `/api/generations/${encodeURIComponent(id)}/live?${query}`;
+}
+
+/** Returns the address of a generation's finished file, or of a render of it in another `format`, e.g. "mp3". */
+export function fileUrl(id, { format = "", download = false } = {}) {
+  const query = new URLSearchParams({ ...(format && { format }), ...(download && { download: "1" }) });
+  return `/api/generations/${encodeURIComponent(id)}/file${query.size ? `?${query}` : ""}`;
+}
+
+/**
+ * Watches generations over one connection, of which a browser has few. `set(ids)` says which; `onChange(generation)` is
+ * called for each change, `onEnd(id)` after the last one, and `onProblem(id, error)` if the server can't watch it (for
+ * a server that is away, it goes on by itself). At most 64 are watched: the first ones.
+ */
+export class Watcher {
+  #source = null;
+  #ids = "";
+
+  constructor({ onChange, onEnd = () => {}, onProblem = () => {} }) {
+    Object.assign(this, { onChange, onEnd, onProblem });
+  }
+
+  set(ids) {
+    const wanted = [...new Set(ids)].slice(0, 64);
+    const key = wanted.join(" ");
+    if (key === this.#ids && this.#source?.readyState !== EventSource.CLOSED) return;
+    this.#source?.close();
+    this.#source = null;
+    this.#ids = key;
+    if (!wanted.length) return;
+    const source = new EventSource(`/api/events?${new URLSearchParams(wanted.map((id) => ["id", id]))}`);
+    source.addEventListener("message", (event) => this.onChange(JSON.parse(event.data).generation));
+    source.addEventListener("end", (event) => this.onEnd(JSON.parse(event.data).id));
+    source.addEventListener("problem", (event) => {
+      const { id, error } = JSON.parse(event.data);
+      this.onProblem(id, new ApiError(0, error));
+    });
+    source.addEventListener("done", () => source.close());
+    this.#source = source;
+  }
+}
