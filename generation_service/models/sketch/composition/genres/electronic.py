@@ -36,7 +36,7 @@ DRUM_AND_BASS: Final = Style(
     cadence=("V", "V"), intro=frozenset({"chords", "hat", "lead", "shaker"}), reverb_seconds=1.9,
 )
 DUBSTEP: Final = Style(
-    name="dubstep", gain=1.1, bpm=(138, 142), minor_share=1.0, form="club", risers=True,
+    name="dubstep", gain=1.35, bpm=(138, 142), minor_share=1.0, form="club", risers=True,
     minor_loops=(("i", "i", "bVI", "V"), ("i", "i", "iv", "v"), ("i", "bVI", "i", "V"), ("i", "i", "i", "V")),
     major_loops=(("I", "I", "IV", "V"), ("I", "V", "vi", "IV")),
     chords=Part("supersaw", 0.24, 55, ("X...............", "X.........X....."), 0.3, voicing="open", energy=0.5),
@@ -47,9 +47,9 @@ DUBSTEP: Final = Style(
     pad=Part("choir", 0.2, 55, send=0.4, voicing="open", alternates=("choir", "warm pad", "strings")),
     cells=("X.......x.......", "X.....x...x.....", "....X.......x...", "X..........._...", "x...x...x......."),
     drums=(
-        Drum("trap kick", ("X.........x.....", "X.....x.........", "X..x......x.....", "X.........x..x.."), 0.58,
+        Drum("trap kick", ("X.........x.....", "X.....x.........", "X..x......x.....", "X.........x..x.."), 0.50,
             energy=0.5, send=0.0),
-        Drum("dub snare", ("........X.......",), 0.47, energy=0.5, send=0.2),
+        Drum("dub snare", ("........X.......",), 0.40, energy=0.5, send=0.2),
         Drum("clap", ("........X.......",), 0.22, energy=0.8, send=0.25),
         Drum("hat", ("..x...x...x...x.", "x...x.x.x...x.x.", "..x.x...x.x...rr"), 0.19, 0.2, 0.4),
         Drum("ride", ("....x.......x...",), 0.10, -0.3, 0.85),
