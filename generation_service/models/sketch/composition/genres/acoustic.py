@@ -79,7 +79,8 @@ CLASSICAL: Final = Style(
 AMBIENT: Final = Style(
     name="ambient", gain=1.3, bpm=(60, 80), minor_share=0.5, form="arc", chord_bars=2,
     minor_loops=(("i9", "bVImaj7", "i9", "v7"), ("iadd9", "ivadd9", "bVImaj7", "i9"), ("iadd9", "bVImaj7", "iadd9",
-        "bVIIsus4")),
+        "bVIIsus4"), ("i9", "ivadd9", "iadd9", "v7"), ("iadd9", "i9", "bVImaj7", "ivadd9"),
+        ("iadd9", "v7", "bVImaj7", "iadd9")),
     major_loops=(("Iadd9", "IVmaj7", "Iadd9", "IVmaj9"), ("Imaj9", "iii7", "IVmaj9", "Iadd9"), ("Iadd9", "vi9",
         "IVmaj7", "Iadd9")),
     chords=Part("warm pad", 0.30, 50, ("X...............",), 0.5, voicing="open"),

@@ -10,7 +10,8 @@ from generation_service.models.sketch.composition.style import Drum, Part, Style
 HOUSE: Final = Style(
     name="house", gain=1.2, bpm=(120, 127), minor_share=0.75, form="club", one_loop=True, risers=True,
     minor_loops=(("i7", "iv7", "bVII7", "v7"), ("i9", "bVImaj7", "iv7", "v7"), ("i7", "i7", "iv7", "v7"),
-        ("i9", "i9", "bVImaj7", "bVII")),
+        ("i9", "i9", "bVImaj7", "bVII"), ("i7", "bVII", "iv7", "i7"), ("i9", "v7", "iv7", "i9"),
+        ("i7", "bVImaj7", "i7", "v7")),
     major_loops=(("Imaj7", "vi7", "IVmaj7", "V"), ("Imaj9", "IVmaj9", "Imaj9", "V6"), ("Imaj7", "iii7", "IVmaj7", "V")),
     chords=Part("stab", 0.52, 53, ("X..x..x...x..x..", "..X..x....X..x..", "X..X..X...x.x...", "..x..x.x..x..x.x"),
         0.25,
@@ -38,7 +39,8 @@ HOUSE: Final = Style(
 )
 TECHNO: Final = Style(
     name="techno", gain=1.2, bpm=(128, 138), minor_share=1.0, form="club", one_loop=True, risers=True,
-    minor_loops=(("i", "i", "i", "v"), ("i", "i", "bVI", "i"), ("i7", "i7", "iv7", "i7"), ("i", "i", "iv", "i")),
+    minor_loops=(("i", "i", "i", "v"), ("i", "i", "bVI", "i"), ("i7", "i7", "iv7", "i7"), ("i", "i", "iv", "i"),
+        ("i", "v", "i", "i"), ("i", "bVI", "i", "v")),
     major_loops=(("I", "I", "bVII", "I"), ("I", "I", "IV", "I")),
     chords=Part("stab", 0.44, 53, ("...X.....x......", "......X..x......", "..x..X.......x..", "...X..x........."),
         0.4, gate=0.5,
@@ -59,14 +61,15 @@ TECHNO: Final = Style(
         Drum("ride", ("..x...x...x...x.", "x.x.x.x.x.x.x.x."), 0.12, 0.3, 0.8),
         Drum("tom low", ("...o..o....o....", ".......o..o..o..", "..o..o....o..o.."), 0.22, -0.3, 0.5, 0.2),
     ),
-    lead_energy=0.6, lead_hold=2, duck=0.7, echo_beats=0.75, fill="snare", cadence=("i", "I"), ring_seconds=2.0,
+    lead_energy=0.6, scale="pentatonic", lead_hold=2, duck=0.7, echo_beats=0.75, fill="snare", cadence=("i", "I"),
+        ring_seconds=2.0,
     intro=frozenset({"techno kick", "hat", "pad"}), breakdown=frozenset({"pad", "figure", "chords"}),
         reverb_seconds=2.0,
 )
 TRANCE: Final = Style(
     name="trance", gain=1.1, bpm=(134, 142), minor_share=0.92, form="club", one_loop=True, risers=True,
     minor_loops=(("i", "bVI", "bVII", "i"), ("i", "i", "bVI", "bVII"), ("i", "iv", "bVI", "V"), ("i", "bVI", "iv",
-        "v")),
+        "v"), ("i", "bVII", "bVI", "V"), ("i", "v", "bVI", "iv"), ("i", "bVI", "i", "bVII")),
     major_loops=(("I", "V", "vi", "IV"), ("I", "vi", "IV", "V")),
     chords=Part("supersaw", 0.34, 57, ("X.xX.xX.X.xX.xX.", "X.xxX.xxX.xxX.xx", "X..X..X.X..X..X."), 0.3, gate=0.8,
         energy=0.5,
