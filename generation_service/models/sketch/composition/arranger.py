@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from generation_service.models.sketch.composition.form import STEPS_PER_BAR, Form, Section, build_form
+from generation_service.models.sketch.composition.form import STEPS_PER_BAR, Form, Section, build_form, build_loop_form
 from generation_service.models.sketch.composition.melody import PHRASE_BARS, build_phrase, resolve_pitch
 from generation_service.models.sketch.composition.music_theory import Chord, parse_chord
 from generation_service.models.sketch.composition.notes import Note
@@ -41,6 +41,11 @@ class Arranger:
         slow = plan.style.name in ("ambient", "classical")
         ring = _SLOW_RING_SECONDS if slow else _RING_SECONDS
         return cls(plan, seed, rate_hz, build_form(frames, plan.bpm, rate_hz, ring, plan.drive))
+
+    @classmethod
+    def for_loop(cls, plan: Plan, seed: int, bars: int, frames: int, rate_hz: int) -> Arranger:
+        """An arranger of `bars` bars that repeat without a seam, in exactly `frames` frames."""
+        return cls(plan, seed, rate_hz, build_loop_form(bars, frames))
 
     def write_bar(self, number: int) -> list[Note]:
         """The notes that start in a bar, in no particular order. The bar after the last is the closing chord."""

@@ -75,6 +75,11 @@ def build_form(total_frames: int, bpm: float, rate_hz: int, ring_seconds: float,
     return Form(_sections(bars, drive), bar_frames, end_frame, fade_start, total_frames)
 
 
+def build_loop_form(bars: int, frames: int) -> Form:
+    """One section of `bars` bars in exactly `frames` frames, without an ending: its last bar leads to its first."""
+    return Form((Section("loop", 0, bars, _ENERGY["B"]),), frames / bars, None, frames, frames)
+
+
 def _sections(bars: int, drive: float) -> tuple[Section, ...]:
     if bars <= 3:
         plan = [("B", bars)]
