@@ -124,7 +124,7 @@ def test_libsndfile_reads_the_beats_of_a_loop(tmp_path, name):
     assert (numerator, denominator, loop_mode, beats, root) == (4, 4, FORWARD, 16, 54)
     assert read_bpm == pytest.approx(bpm, rel=1e-3)
     if name == "WAV":
-        assert struct.unpack_from("<I", read_tag_chunks(path)[b"acid"]) == (0x02 | 0x04,)
+        assert struct.unpack_from("<I", read_tag_chunks(path)[b"acid"][0]) == (0x02 | 0x04,)
 
 
 def test_music_that_is_no_loop_has_no_basic_loop(tmp_path):
