@@ -13,8 +13,8 @@ import { startTop } from "./top_bar.js";
 startToasts();
 startShortcuts();
 startTop();
-player.start();
 compose.start();
+player.start();
 details.start(history.start());
 startLiveUpdates();
 startRouting(); // Last: the take in the address is selected when all parts listen.
