@@ -12,14 +12,9 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
+from export_service.analysis.reduced_signal import BLOCK, OVERLAP, ReducedSignal
 from export_service.dsp.arrays import FloatArray, Samples
 
-MIN_REDUCED_RATE_HZ = 10_000
-"""The sample rate is divided by an integer, but stays above this: nothing above 5 kHz is needed."""
-ROW = 16
-"""Output samples of the decimator per row of its matrix product."""
-MAX_PRODUCT_SIZE = 1 << 18
-"""Multiplications per matrix product; above this OpenBLAS uses threads, which stall on a busy machine."""
 ONSET_HOP, ONSET_FRAME = 192, 512
 """Samples at the reduced rate. At 10.7 kHz there is an onset value every 18 ms, from a spectrum over 48 ms."""
 FLUX_LAG = 2
@@ -27,15 +22,9 @@ FLUX_LAG = 2
 BLOCKS_PER_TABLE = 128
 """The onsets of this many blocks, about five minutes, are kept in one array, so that no array has to grow."""
 CHROMA_HOP, CHROMA_FRAME = 2048, 4096
-BLOCK = 12 * CHROMA_HOP
-"""Samples at the reduced rate that are processed together: about two seconds, and a multiple of both hops."""
-PIECE = BLOCK // 3
-"""Samples that the decimator returns together."""
 MAX_ONSET_HZ = 5000.0
 NARROW_BANDS, WIDE_BANDS = 12, 24
 """Bands of one spectral line each, and above them bands whose edges have a constant ratio."""
-MAX_AMPLITUDE = 1e6
-"""Relative to full scale. The power of absurdly loud samples would overflow float32."""
 FLOOR_POWER = 1e-7
 """Added to the power of a band, where full scale is 1, so that sounds 70 dB below full scale give no onsets."""
 CHROMA_RANGE_HZ = (40.0, 1000.0)
@@ -61,76 +50,36 @@ class Features:
     seconds: float
 
 
-class FeatureExtractor:
-    """Extracts features of a signal fed in pieces of any size.
-
-    It works on blocks of one size whatever the size of the pieces, so that the same audio gives bit-identical features.
-    """
+class FeatureExtractor(ReducedSignal):
+    """Extracts features of a signal fed in pieces of any size."""
 
     def __init__(self, sample_rate_hz: int) -> None:
-        self._sample_rate_hz = sample_rate_hz
-        self._factor = max(1, sample_rate_hz // MIN_REDUCED_RATE_HZ)
-        self._reduced_rate = sample_rate_hz / self._factor
-        history = ROW * self._factor
-        self._mono = np.zeros(history + PIECE * self._factor, dtype=np.float32)
-        self._filled = self._history = history
-        self._overlap = CHROMA_FRAME - CHROMA_HOP
-        self._low = np.zeros(self._overlap + BLOCK, dtype=np.float32)
-        self._low_filled = self._overlap
+        super().__init__(sample_rate_hz)
         self._last_bands = np.full((FLUX_LAG, NARROW_BANDS + WIDE_BANDS), np.log(FLOOR_POWER), dtype=np.float32)
         self._onsets: list[Samples] = []
         """Tables of [BLOCKS_PER_TABLE, BLOCK // ONSET_HOP], the last of which may be incomplete."""
         self._blocks = 0
         self._chroma = np.zeros(CHROMA_BINS)
-        self._frames = 0
-
-    def feed(self, samples: Samples) -> None:
-        """Adds the next frames: [frames, channels], finite."""
-        self._frames += len(samples)
-        while len(samples):
-            part = samples[: len(self._mono) - self._filled]
-            mono = self._mono[self._filled : self._filled + len(part)]
-            # Halved before they are added, which could overflow. For mono, this adds the channel to itself.
-            np.multiply(part[:, 0], 0.5, out=mono)
-            mono += 0.5 * part[:, -1]
-            np.clip(mono, -MAX_AMPLITUDE, MAX_AMPLITUDE, out=mono)
-            self._filled += len(part)
-            samples = samples[len(part) :]
-            if self._filled == len(self._mono):
-                self._process_piece()
 
     def finish(self) -> Features:
         """Returns the features of everything that was fed. `feed` must not be called afterwards."""
-        while self._filled > self._history or self._low_filled > self._overlap:
-            self._mono[self._filled :] = 0.0
-            self._process_piece()
+        self._process_rest()
         count = self._frames // (ONSET_HOP * self._factor)
         onsets = np.concatenate(self._onsets).ravel()[:count] if count else np.empty(0, dtype=np.float32)
         return Features(self._reduced_rate / ONSET_HOP, onsets, self._chroma, self._frames / self._sample_rate_hz)
 
-    def _process_piece(self) -> None:
-        self._low[self._low_filled : self._low_filled + PIECE] = _decimate(self._mono, self._factor)
-        self._mono[: self._history] = self._mono[len(self._mono) - self._history :]
-        self._filled = self._history
-        self._low_filled += PIECE
-        if self._low_filled == len(self._low):
-            self._process_block()
-
-    def _process_block(self) -> None:
-        low, overlap = self._low, self._overlap
+    def _process_block(self, low: Samples) -> None:
         if self._blocks % BLOCKS_PER_TABLE == 0:
             self._onsets.append(np.empty((BLOCKS_PER_TABLE, BLOCK // ONSET_HOP), dtype=np.float32))
-        flux = self._spectral_flux(low[overlap + ONSET_HOP - ONSET_FRAME :])
+        flux = self._spectral_flux(low[OVERLAP + ONSET_HOP - ONSET_FRAME :])
         self._onsets[-1][self._blocks % BLOCKS_PER_TABLE] = flux
         self._blocks += 1
-        self._chroma += _chroma(low, self._reduced_rate)
-        low[:overlap] = low[BLOCK:]
-        self._low_filled = overlap
+        self._chroma += chroma_frames(low, self._reduced_rate).sum(axis=0)
 
     def _spectral_flux(self, signal: Samples) -> Samples:
         """Returns the spectral flux: the rise of each band's log power, averaged over the bands."""
         edges, widths = _band_edges(self._reduced_rate)
-        power = _power_spectrum(signal, ONSET_FRAME, ONSET_HOP, int(edges[-1]))
+        power = power_spectrum(signal, ONSET_FRAME, ONSET_HOP, int(edges[-1]))
         bands = np.log(np.add.reduceat(power, edges[:-1], axis=1) / widths + np.float32(FLOOR_POWER))
         bands = np.concatenate([self._last_bands, bands])
         self._last_bands = bands[-FLUX_LAG:]
@@ -138,38 +87,7 @@ class FeatureExtractor:
         return rise
 
 
-def _decimate(signal: Samples, factor: int) -> Samples:
-    """Returns every `factor`-th sample of the signal after low-pass filtering to half the new rate: [PIECE]. The signal
-    starts with ROW * factor earlier samples.
-    """
-    if factor == 1:
-        return signal[ROW:]
-    earlier, current = _decimator(factor)
-    rows = signal.reshape(-1, ROW * factor)
-    rows_per_product = 1 << (MAX_PRODUCT_SIZE // earlier.size).bit_length() - 1
-    batches = (
-        rows[:-1].reshape(-1, rows_per_product, ROW * factor),
-        rows[1:].reshape(-1, rows_per_product, ROW * factor),
-    )
-    return (batches[0] @ earlier + batches[1] @ current).ravel()
-
-
-@cache
-def _decimator(factor: int) -> tuple[Samples, Samples]:
-    """Returns a Kaiser-windowed sinc as two matrices [ROW * factor, ROW] that compute ROW samples at once: from the row
-    before and from the row itself.
-    """
-    taps = 16 * factor + 1
-    n = np.arange(taps) - (taps - 1) / 2
-    prototype = np.sinc(0.9 * n / factor) * np.kaiser(taps, 5.0)
-    matrix = np.zeros((2 * ROW * factor, ROW), dtype=np.float32)
-    for column in range(ROW):
-        end = (ROW + 1 + column) * factor
-        matrix[end - taps : end, column] = prototype / prototype.sum()
-    return matrix[: ROW * factor], matrix[ROW * factor :]
-
-
-def _power_spectrum(signal: Samples, frame: int, hop: int, lines: int) -> Samples:
+def power_spectrum(signal: Samples, frame: int, hop: int, lines: int) -> Samples:
     """Returns the power of the lowest spectral lines of each frame, where a full-scale sine has 1: [frames, lines]."""
     from scipy.fft import rfft  # It transforms several frames at a time, NumPy one by one.
 
@@ -197,18 +115,18 @@ def _band_edges(rate: float) -> tuple[npt.NDArray[np.intp], Samples]:
     return edges, np.diff(edges).astype(np.float32)
 
 
-def _chroma(signal: Samples, rate: float) -> FloatArray:
-    """Returns the amplitudes of the spectral peaks by pitch class, with equal weight for all frames: [36]."""
-    first, last = (int(hz / rate * CHROMA_FRAME) for hz in CHROMA_RANGE_HZ)
-    power = _power_spectrum(signal, CHROMA_FRAME, CHROMA_HOP, last + 1)
+def chroma_frames(signal: Samples, rate: float, frame_size: int = CHROMA_FRAME, hop: int = CHROMA_HOP) -> FloatArray:
+    """Returns the amplitudes of the spectral peaks by pitch class, with equal weight for all frames: [frames, 36]."""
+    first, last = (int(hz / rate * frame_size) for hz in CHROMA_RANGE_HZ)
+    power = power_spectrum(signal, frame_size, hop, last + 1)
     below, here, above = power[:, first - 1 : -2], power[:, first:-1], power[:, first + 1 :]
     frame, line = np.nonzero((here > below) & (here >= above) & (here > MIN_PEAK_POWER))
     left, peak, right = (np.log(values[frame, line] + MIN_PEAK_POWER) for values in (below, here, above))
     # The vertex of the parabola through the three log powers.
     offset = 0.5 * (left - right) / np.minimum(left - 2.0 * peak + right, -1e-6)
-    hz = (first + line + offset) * (rate / CHROMA_FRAME)
+    hz = (first + line + offset) * (rate / frame_size)
     bins = np.round(np.log2(hz / 440.0) * CHROMA_BINS + 9 * BINS_PER_SEMITONE + 1).astype(np.intp) % CHROMA_BINS
     height = np.sqrt(here[frame, line])
     chroma = np.bincount(frame * CHROMA_BINS + bins, height, len(here) * CHROMA_BINS).reshape(-1, CHROMA_BINS)
-    total: FloatArray = (chroma / (np.linalg.norm(chroma, axis=1, keepdims=True) + FLOOR_AMPLITUDE)).sum(axis=0)
-    return total
+    weighted: FloatArray = chroma / (np.linalg.norm(chroma, axis=1, keepdims=True) + FLOOR_AMPLITUDE)
+    return weighted

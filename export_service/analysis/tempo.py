@@ -11,6 +11,8 @@ from export_service.dsp.arrays import FloatArray, Samples
 MIN_BPM, MAX_BPM = 40.0, 240.0
 CANDIDATES = 1200
 """The number of tempi that are tried, 0.15 % apart."""
+TEMPO_STEP = (MAX_BPM / MIN_BPM) ** (1.0 / (CANDIDATES - 1))
+"""Ratio of a tempo that is tried to the one below."""
 MARGIN_CANDIDATES = 3
 """How many more are tried at each end, because a tempo is recognized only if its neighbours fit less well."""
 METRES = (((1, 2, 4, 8), 1.0), ((1, 2, 3, 6), 0.9))
@@ -49,14 +51,11 @@ def estimate_tempo(onsets: Samples, rate_hz: float, hint_bpm: float = 0.0) -> Te
     """Estimates the tempo from an onset envelope [n]; None if nothing repeats. `hint_bpm` is the requested tempo, 0 if
     there was none.
     """
-    max_lag_seconds = min(MAX_LAG_SHARE * len(onsets) / rate_hz, MAX_LAG_SECONDS)
-    if max_lag_seconds <= 60.0 / MAX_BPM or not onsets.any():
+    fit = fit_tempi(onsets, rate_hz, hint_bpm)
+    if fit is None:
         return None
-    similarity = _self_similarity(onsets, rate_hz)
-    step = (MAX_BPM / MIN_BPM) ** (1.0 / (CANDIDATES - 1))
-    bpm = MIN_BPM * step ** np.arange(-MARGIN_CANDIDATES, CANDIDATES + MARGIN_CANDIDATES)
-    metrical = _metrical_similarity(similarity, rate_hz * UPSAMPLING, max_lag_seconds, bpm)
-    score = metrical * _prior(bpm, hint_bpm)
+    bpm, metrical, score = fit
+    step = TEMPO_STEP
     peaks = np.flatnonzero((score[1:-1] > score[:-2]) & (score[1:-1] >= score[2:])) + 1
     if not len(peaks):
         return None
@@ -73,10 +72,26 @@ def estimate_tempo(onsets: Samples, rate_hz: float, hint_bpm: float = 0.0) -> Te
     return Tempo(tempo_bpm, confidence, alternative)
 
 
+def fit_tempi(
+    onsets: Samples, rate_hz: float, hint_bpm: float = 0.0
+) -> tuple[FloatArray, FloatArray, FloatArray] | None:
+    """Returns tempi that are evenly spaced on a logarithmic scale, how similar the music is to itself one beat and some
+    bars later at each of them, and that weighted by how likely a listener taps it: [tempi] each. None if nothing can
+    repeat.
+    """
+    max_lag_seconds = min(MAX_LAG_SHARE * len(onsets) / rate_hz, MAX_LAG_SECONDS)
+    if max_lag_seconds <= 60.0 / MAX_BPM or not onsets.any():
+        return None
+    similarity = _self_similarity(onsets, rate_hz)
+    bpm = MIN_BPM * TEMPO_STEP ** np.arange(-MARGIN_CANDIDATES, CANDIDATES + MARGIN_CANDIDATES)
+    metrical = _metrical_similarity(similarity, rate_hz * UPSAMPLING, max_lag_seconds, bpm)
+    return bpm, metrical, metrical * _prior(bpm, hint_bpm)
+
+
 def _self_similarity(onsets: Samples, rate_hz: float) -> FloatArray:
     """Returns the autocorrelation up to MAX_LAG_SECONDS, with UPSAMPLING lags per onset frame and 1 at lag 0."""
     count = len(onsets)
-    salient = _salient_onsets(onsets, rate_hz)
+    salient = salient_onsets(onsets, rate_hz)
     salient -= salient.mean()
     lags = _autocorrelation(salient, min(count, int(MAX_LAG_SECONDS * rate_hz) + 2))
     lags /= lags[0] * (1.0 - np.arange(len(lags)) / count)
@@ -97,13 +112,13 @@ def _autocorrelation(signal: Samples, lags: int) -> FloatArray:
     return total
 
 
-def _salient_onsets(onsets: Samples, rate_hz: float) -> Samples:
+def salient_onsets(onsets: Samples, rate_hz: float, blur_seconds: float = BLUR_SECONDS) -> Samples:
     """Returns what exceeds the mean around it, blurred: [n], where the largest onset is 1, so that no product of two
     underflows. Works in sections, like `_autocorrelation`.
     """
     largest = onsets.max()
     reach = round(LOCAL_MEAN_SECONDS / 2 * rate_hz)
-    deviation = BLUR_SECONDS * rate_hz
+    deviation = blur_seconds * rate_hz
     blur_reach = round(4 * deviation)
     blur = np.exp(-0.5 * (np.arange(-blur_reach, blur_reach + 1) / deviation) ** 2)
     salient = np.empty(len(onsets), dtype=np.float32)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, aclosing, closing
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import grpc.aio
 from structlog.contextvars import bind_contextvars
 
 from dgx_music.address import EXPORT_ADDRESS_KEY
 from dgx_music.errors import InvalidArgument, ServiceError
-from dgx_music.export.v1 import export_pb2, export_pb2_grpc
+from dgx_music.export.v1 import export_pb2
 from dgx_music.pcm import PcmWriter
 from export_service.dsp.normalization import LoudnessTarget
 from export_service.formats.m4a_file import require_encoder
@@ -20,15 +19,14 @@ from export_service.formats.provenance import Signer
 from export_service.library.cleanup import Cleanup
 from export_service.library.filesystem import translate_disk_errors
 from export_service.library.library_statistics import collect_statistics
-from export_service.library.waveform import compute_waveform
 from export_service.pipeline.attempt_processor import ExportResult, ExportSpec
-from export_service.pipeline.curve_measurement import measure_curve
 from export_service.pipeline.export_manager import ExportManager
 from export_service.pipeline.export_metrics import phase
 from export_service.pipeline.export_session import ExportSession
 from export_service.pipeline.renderer import Renderer
 from export_service.pipeline.tag_editor import TagEditor
-from export_service.rpc import converters, curve_converters, export_converters, library_converters
+from export_service.rpc import converters, export_converters, library_converters
+from export_service.rpc.measurement_servicer import MeasurementServicer
 from export_service.rpc.upload_stream import UploadStream, read_file_data
 from export_service.streaming.audio_stream import FinalAudio, LiveAudio
 from export_service.streaming.converted_audio import convert_audio
@@ -42,11 +40,9 @@ from service_runtime.rpc.paging import Page
 log = get_logger(__name__)
 
 Context = grpc.aio.ServicerContext[Any, Any]
-A = TypeVar("A")
-T = TypeVar("T")
 
 
-class ExportServicer(export_pb2_grpc.ExportServiceServicer):
+class ExportServicer(MeasurementServicer):
     """dgx_music.export.v1.ExportService."""
 
     def __init__(
@@ -59,7 +55,8 @@ class ExportServicer(export_pb2_grpc.ExportServiceServicer):
         signer: Signer | None,
         advertised_address: str | None = None,
     ) -> None:
-        self._manager, self._renderer, self._editor, self._cleanup = manager, renderer, editor, Cleanup(manager)
+        super().__init__(manager)
+        self._renderer, self._editor, self._cleanup = renderer, editor, Cleanup(manager)
         self._target, self._generator, self._signer = target, generator, signer
         self._advertised_address = advertised_address
         self.problem: ServiceError | None = None
@@ -209,28 +206,6 @@ class ExportServicer(export_pb2_grpc.ExportServiceServicer):
         expires = library_converters.to_expiry(request.expires_seconds)
         file_id = converters.to_generation_id(request.generation_id), converters.to_render_id(request.render_id)
         return library_converters.from_signed_url(await self._manager.sign_url(*file_id, expires), expires)
-
-    async def GetWaveform(
-        self, request: export_pb2.GetWaveformRequest, context: Context
-    ) -> export_pb2.GetWaveformResponse:
-        points = converters.to_waveform_points(request.points)
-        return converters.from_waveform(
-            await self._measure(compute_waveform, points, request.generation_id, request.render_id)
-        )
-
-    async def GetLoudnessCurve(
-        self, request: export_pb2.GetLoudnessCurveRequest, context: Context
-    ) -> export_pb2.GetLoudnessCurveResponse:
-        points = curve_converters.to_curve_points(request.points)
-        return curve_converters.from_curve(await self._measure(measure_curve, points, request.generation_id))
-
-    async def _measure(
-        self, measure: Callable[[Path, A], T], argument: A, generation_id: str, render_id: str = ""
-    ) -> T:
-        """Runs `measure` in a thread, with the path of a file that is not deleted meanwhile."""
-        file_id = converters.to_generation_id(generation_id), converters.to_render_id(render_id)
-        with self._manager.locks.read_lock(*file_id):
-            return await run_in_thread(measure, await self._manager.find_path(*file_id), argument)
 
     async def DeleteFile(
         self, request: export_pb2.DeleteFileRequest, context: Context

@@ -26,6 +26,7 @@ from gateway.rpc.file_cleanup import FileCleanup
 from gateway.rpc.file_deletion import FileDeletion
 from gateway.rpc.file_verification import verify_files
 from gateway.rpc.generation_watches import GenerationWatches
+from gateway.rpc.known_tempo import find_tempo
 from gateway.rpc.request_completion import RequestCompletion
 from gateway.rpc.service_client import ServiceClient
 from gateway.rpc.tag_editing import TagEditing
@@ -122,6 +123,8 @@ class MusicServicer(MusicServiceServicer):
         return await self._export.call_unary(self._export.stub.GetWaveform, request)
 
     async def GetBeatGrid(self, request: export.GetBeatGridRequest, context: Context) -> export.GetBeatGridResponse:
+        if not request.expected_bpm:
+            request.expected_bpm = await find_tempo(self._storage, request.generation_id)
         return await self._export.call_unary(self._export.stub.GetBeatGrid, request, RENDER_TIMEOUT_SECONDS)
 
     async def GetLoudnessCurve(

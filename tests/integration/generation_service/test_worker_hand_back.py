@@ -140,7 +140,7 @@ async def damage_spools(stack: ServiceStack) -> None:
 @pytest.mark.parametrize(
     ("fault", "goes_on"),
     [(change_version, False), (lose_spools, True), (damage_spools, True)],
-    ids=lambda each: str(each),
+    ids=["another version", "lost spools", "damaged spools"],
 )
 async def test_job_completes_whatever_is_lost(stack, until_suspended, fault, goes_on):
     await start(stack)
