@@ -35,8 +35,16 @@ function read() {
 
 on("compare-add", ({ id }) => {
   if (ids.includes(id)) return;
-  if (ids.length < MAX_TAKES) return setCompareIds([...ids, id]);
-  emit("toast", { text: `At most ${MAX_TAKES} takes can be compared at once; take one away first.`, kind: "error" });
+  if (ids.length < MAX_TAKES) return add(id);
+  return emit("toast", { text: `At most ${MAX_TAKES} takes can be compared at once; take one away first.`, kind: "error" });
 });
+
+function add(id) {
+  setCompareIds([...ids, id]);
+  const action = ids.length > 1 ? { label: "Compare", run: () => emit("compare-open") } : undefined;
+  if (document.body.dataset.compare === "open") return; // It is seen there.
+  emit("toast", { text: `Added to the comparison: ${ids.length} of at most ${MAX_TAKES} takes.`, action });
+}
+
 on("compare-remove", ({ id }) => setCompareIds(ids.filter((one) => one !== id)));
 on("deleted", ({ id }) => setCompareIds(ids.filter((one) => one !== id)));

@@ -1,8 +1,10 @@
 // Starts the comparison: its button, its keys, and the events by which the page opens it.
 
 import { byId, element } from "../dom.js";
+import { icon } from "../icons.js";
+import { showView } from "../routing.js";
 import { registerShortcut } from "../shortcuts.js";
-import { emit, on } from "../state.js";
+import { on } from "../state.js";
 import { compareIds, setCompareIds } from "./basket.js";
 import { MIN_TAKES } from "./comparison.js";
 import { CompareView } from "./view.js";
@@ -21,14 +23,20 @@ export function startCompare() {
   function open() {
     if (!view.isOpen) returnTo = document.activeElement;
     document.body.dataset.compare = "open";
+    showView("now");
     view.open(compareIds());
     view.title.focus();
   }
 
+  function hide() {
+    view.hide();
+    delete document.body.dataset.compare;
+  }
+
   function close() {
     if (!view.isOpen) return;
-    view.close();
-    delete document.body.dataset.compare;
+    hide();
+    view.unload();
     (returnTo?.isConnected ? returnTo : button).focus();
   }
 
@@ -41,7 +49,7 @@ export function startCompare() {
     if (ids.length >= MIN_TAKES) view.open(ids);
     else close();
   });
-  on("select", ({ show }) => show && close());
+  on("select", ({ id }) => id && view.isOpen && hide());
   on("quiet", ({ owner }) => owner !== "compare" && view.pause());
   on("theme", () => view.plots.draw());
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => view.plots.draw());
@@ -50,7 +58,7 @@ export function startCompare() {
 
 function startButton(open) {
   const count = element("span", { class: "compare-count" });
-  const button = element("button", { type: "button", class: "button", id: "compare-button", onclick: open }, "Compare ", count);
+  const button = element("button", { type: "button", class: "button", id: "compare-button", onclick: open }, icon("compare"), element("span", { class: "compare-word" }, "Compare"), count);
   const show = () => {
     const number = compareIds().length;
     button.hidden = number === 0;
@@ -64,7 +72,8 @@ function startButton(open) {
 }
 
 function registerKeys(view, close) {
-  const when = () => view.isOpen && view.comparison !== null;
+  const isElsewhere = () => byId("history").contains(document.activeElement); // Its list has keys of its own.
+  const when = () => view.isOpen && view.comparison !== null && !isElsewhere();
   const add = (keys, label, run) => registerShortcut({ keys, label, run, when, group: "Compare", priority: 20 });
   add(["1", "2", "3", "4"], "Hear take A to D", (event) => view.selectPlace(Number(event.key) - 1));
   add(["ArrowRight"], "Hear the next take", () => view.step(1));
@@ -80,6 +89,4 @@ function registerKeys(view, close) {
   add(["Shift+ArrowDown"], "Rank what is heard lower", () => view.rank(1));
   add(["b"], "Blind or not", () => view.setBlind(!view.comparison.isBlind));
   registerShortcut({ keys: ["Escape"], label: "Close the comparison", group: "Compare", priority: 20, when: () => view.isOpen, run: close });
-  const canOpen = () => !view.isOpen && compareIds().length >= MIN_TAKES;
-  registerShortcut({ keys: ["c"], label: "Compare the takes that were added", group: "Compare", when: canOpen, run: () => emit("compare-open") });
 }

@@ -43,7 +43,7 @@ export class TakeSwitch {
       lines.push(element("span", { class: "compare-title", dir: "auto" }, titleOf(generation)));
       lines.push(element("span", { class: "compare-origin" }, originOf(generation)));
       const level = lufs === null ? "no loudness: its level is kept" : `${lufs.toFixed(1).replace("-", "−")} LUFS`;
-      const applied = comparison.isMatched && lufs !== null ? `, heard at ${formatGain(gain)}` : "";
+      const applied = comparison.isMatched && Math.abs(gain) > 0.05 ? `, heard at ${formatGain(gain)}` : "";
       lines.push(element("span", { class: "compare-level" }, level + applied));
     } else {
       lines.push(element("span", { class: "compare-title" }, `Take ${letter}`));

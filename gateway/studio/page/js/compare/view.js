@@ -49,9 +49,10 @@ export class CompareView {
 
   /** Loads the takes with these ids and shows them. */
   async open(ids) {
-    this.#unload();
-    const loading = (this.#loading = new AbortController());
     this.root.hidden = false;
+    if (this.#playback && ids.join() === this.comparison?.takes.map(({ id }) => id).join()) return this.plots.draw();
+    this.unload();
+    const loading = (this.#loading = new AbortController());
     this.problem.hidden = true;
     this.body.hidden = true;
     this.spoken.textContent = "";
@@ -60,8 +61,7 @@ export class CompareView {
       if (takes.length < MIN_TAKES) throw new Error("Add a second finished take to the comparison: “Compare” in its menu.");
       await this.#show(takes, loading.signal);
     } catch (error) {
-      if (loading.signal.aborted) return;
-      this.#report(error);
+      if (!loading.signal.aborted) this.#report(error);
     }
   }
 
@@ -119,13 +119,14 @@ export class CompareView {
     this.status.textContent = "";
   }
 
-  close() {
-    this.#unload();
-    this.comparison = null;
+  /** Hides it; if it is opened again with the same takes, all is as it was. */
+  hide() {
+    this.pause();
     this.root.hidden = true;
   }
 
-  #unload() {
+  /** Forgets the takes, which take much memory. */
+  unload() {
     this.#loading?.abort();
     this.#playback?.close();
     this.#playback = null;
@@ -145,7 +146,7 @@ export class CompareView {
     this.ranking.list.replaceChildren();
     this.ranking.show(comparison);
     this.plots.deal();
-    this.plots.node.hidden = !comparison.isRevealed && !this.#showsPictures;
+    this.plots.setBare(!comparison.isRevealed && !this.#showsPictures);
     this.transport.show(comparison, this.#showsPictures);
     this.root.classList.toggle("blind", !comparison.isRevealed);
     this.#noteMix();
@@ -258,8 +259,7 @@ export class CompareView {
 
   showPictures(isOn) {
     this.#showsPictures = isOn;
-    this.plots.node.hidden = !this.comparison.isRevealed && !isOn;
-    this.plots.draw();
+    this.plots.setBare(!this.comparison.isRevealed && !isOn);
   }
 
   /** Moves the take that is heard up (-1) or down (1) in the ranking. */

@@ -2,7 +2,7 @@
 
 import { PowerSpectrum } from "./fft.js";
 
-export const MIN_DB = -100;
+export const MIN_DB = -90;
 export const MAX_DB = 0;
 const WINDOW_SECONDS = 0.09; // Resolves semitones from about 200 Hz on.
 const MAX_FRAMES_PER_COLUMN = 6;

@@ -81,6 +81,12 @@ export class Plots {
     return { index, place, cells, line, node: element("tr", { dataset: { series: place + 1 } }, head, ...cells) };
   }
 
+  /** Shows the time axis alone, without what tells the takes apart. */
+  setBare(isBare) {
+    this.node.classList.toggle("bare", isBare);
+    this.draw();
+  }
+
   /** Draws all pictures, as after a change of size, theme or what is heard. */
   draw() {
     if (!this.comparison || !this.frame.clientWidth) return;

@@ -82,7 +82,7 @@ export class Ranking {
     if (event.button !== 0 || event.target.closest("button")) return;
     if (event.pointerType === "touch" && !event.target.closest(".compare-grip")) return; // The page scrolls.
     event.preventDefault();
-    node.setPointerCapture(event.pointerId);
+    this.list.setPointerCapture(event.pointerId); // The item itself would lose it as it is moved.
     node.classList.add("dragged");
     const start = event.clientY;
     let hasMoved = false;
@@ -92,12 +92,12 @@ export class Ranking {
       if (place >= 0 && place !== this.comparison.ranking.indexOf(index)) this.#rank(index, place);
     };
     const end = () => {
-      node.removeEventListener("pointermove", move);
+      this.list.removeEventListener("pointermove", move);
       node.classList.remove("dragged");
       if (!hasMoved) this.onSelect(index);
     };
-    node.addEventListener("pointermove", move);
-    node.addEventListener("lostpointercapture", end, { once: true });
+    this.list.addEventListener("pointermove", move);
+    this.list.addEventListener("lostpointercapture", end, { once: true });
   }
 
   /** The place of the ranking at this height: above the middle of as many others as come after it. */

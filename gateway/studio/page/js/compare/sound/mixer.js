@@ -53,7 +53,8 @@ export class Mixer extends EventTarget {
 
   /** Plays on, from the beginning if it has reached the end. */
   async play() {
-    if (this.#context.state === "suspended") await this.#context.resume();
+    const isLive = this.#context instanceof AudioContext;
+    if (isLive && this.#context.state === "suspended") await this.#context.resume();
     this.#send({ play: true });
   }
 

@@ -2,7 +2,7 @@
 //
 // Messages to it: {load: {takes: [{channels: [Float32Array]}], frames}}, and then
 // {play: true|false}, {seek: frame}, {select: index}, {gains: [factor]}, {loop: [start, end] | null}.
-// Messages from it: {loaded: true}, {frame, playing}, {ended: true}.
+// Messages from it: {loaded: true}, {frame, playing} after each message and while it plays, {ended: true}.
 
 const FADE_SECONDS = 0.008; // Of a switch between takes, a jump and a pause: too short to be heard, too long to click.
 const FRAMES_PER_REPORT = 1024;
@@ -26,11 +26,12 @@ class CompareMixer extends AudioWorkletProcessor {
 
   accept(message) {
     if (message.load) this.load(message.load);
-    if (message.gains) message.gains.forEach((gain, index) => (this.takes[index].wantedGain = gain));
+    if (message.gains) this.setGains(message.gains);
     if ("select" in message) this.select(message.select);
     if ("loop" in message) this.loop = message.loop;
     if ("seek" in message) this.seek(message.seek);
     if ("play" in message) this.setPlaying(message.play);
+    if (!message.load) this.report();
   }
 
   load({ takes, frames }) {
@@ -38,6 +39,13 @@ class CompareMixer extends AudioWorkletProcessor {
     this.frames = frames;
     this.switched = this.fadeFrames;
     this.port.postMessage({ loaded: true });
+  }
+
+  setGains(gains) {
+    for (const [index, take] of this.takes.entries()) {
+      take.wantedGain = gains[index];
+      if (!this.level) take.gain = take.wantedGain;
+    }
   }
 
   select(index) {
@@ -51,7 +59,6 @@ class CompareMixer extends AudioWorkletProcessor {
     if (!this.level) this.position = target;
     else if (this.left !== null) this.target = target;
     else this.jump(target);
-    this.report();
   }
 
   jump(target) {
@@ -67,7 +74,6 @@ class CompareMixer extends AudioWorkletProcessor {
     if (isPlaying && !this.isPlaying && this.position >= this.frames) this.position = this.loop ? this.loop[0] : 0;
     if (isPlaying && this.position === 0) this.level = 1; // Nothing precedes it that could click.
     this.isPlaying = isPlaying;
-    this.report();
   }
 
   process(_, [output]) {
@@ -112,7 +118,7 @@ class CompareMixer extends AudioWorkletProcessor {
     }
     for (const take of this.takes) {
       const rest = take.wantedGain - take.gain;
-      take.gain = Math.abs(rest) < 1e-5 || !this.level ? take.wantedGain : take.gain + rest * fade * 4;
+      take.gain = Math.abs(rest) < 1e-5 ? take.wantedGain : take.gain + rest * fade * 4;
     }
   }
 
