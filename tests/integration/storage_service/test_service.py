@@ -441,6 +441,8 @@ INVALID_REQUESTS: list[tuple[str, Any, str, str | None]] = [
     ("UpdateFile", pb.UpdateFileRequest(id=UNKNOWN, file_size_bytes=1), "INVALID_ARGUMENT", "file_sha256"),
     ("UpdateFile", pb.UpdateFileRequest(id=UNKNOWN, file_sha256="0" * 64), "INVALID_ARGUMENT", "file_size_bytes"),
     ("ListGenerations", pb.ListGenerationsRequest(min_rating=6), "INVALID_ARGUMENT", "min_rating"),
+    ("ListGenerations", pb.ListGenerationsRequest(min_bpm=9, max_bpm=8), "INVALID_ARGUMENT", "max_bpm"),
+    ("ListGenerations", pb.ListGenerationsRequest(key="H"), "INVALID_ARGUMENT", "key"),
     ("GetStatistics", pb.GetStatisticsRequest(days=367), "INVALID_ARGUMENT", "days"),
     ("GetGeneration", pb.GetGenerationRequest(id="x"), "INVALID_ARGUMENT", "id"),
     ("GetGeneration", pb.GetGenerationRequest(id=UNKNOWN), "NOT_FOUND", None),

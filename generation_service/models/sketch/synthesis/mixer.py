@@ -41,6 +41,8 @@ class MixSettings:
     seed: int
     tonic: int
     """The pitch class to which drums are tuned."""
+    start: int = 0
+    """The frame of the first block; negative for what is before the beginning of a loop."""
 
 
 class Mixer:
@@ -51,7 +53,7 @@ class Mixer:
 
     def __init__(self, settings: MixSettings) -> None:
         self._settings = settings
-        self._position = 0
+        self._position = settings.start
         self._scheduled: list[tuple[int, int, Note]] = []
         self._order = count()
         self._buses: dict[int, StemBus] = {}

@@ -9,7 +9,7 @@ from generation_service.models.base import FloatArray
 from generation_service.models.sketch.composition.notes import Note
 from generation_service.models.sketch.synthesis.drums import render_drum
 from generation_service.models.sketch.synthesis.instruments import render_instrument
-from generation_service.models.sketch.synthesis.texture import TEXTURES, render_texture
+from generation_service.models.sketch.synthesis.texture import TEXTURES, render_endless_texture, render_texture
 
 _MAX_BYTES: Final = 24 << 20
 _GATE_GRID_FRAMES: Final = 512
@@ -26,9 +26,12 @@ class SoundCache:
         self._bytes = 0
 
     def render(self, note: Note) -> FloatArray:
-        """The sound of a note at full level: float32 [1 or 2, frames]. Raises KeyError if its name is unknown."""
+        """The sound of a note at full level: float32 [1 or 2, frames]. Raises KeyError if its name is unknown.
+
+        A texture with a gate is as long as that, and its end leads into its start.
+        """
         if note.sound in TEXTURES:
-            return render_texture(note.sound)
+            return render_endless_texture(note.sound, note.gate) if note.gate else render_texture(note.sound)
         if not note.pitches:
             return render_drum(note.sound, self._tonic)
         gate = -(-note.gate // _GATE_GRID_FRAMES) * _GATE_GRID_FRAMES
