@@ -55,6 +55,17 @@ def history(
         typer.Option(metavar="NAME", help="Only generations that this client created.", show_default=False),
     ] = "",
     min_rating: MinRating = 0,
+    min_bpm: Annotated[
+        float,
+        typer.Option(metavar="BPM", help="Only music of at least this tempo.", min=0, max=1000, show_default=False),
+    ] = 0.0,
+    max_bpm: Annotated[
+        float,
+        typer.Option(metavar="BPM", help="Only music of at most this tempo.", min=0, max=1000, show_default=False),
+    ] = 0.0,
+    key: Annotated[
+        str, typer.Option(metavar="KEY", help='Only music in this key, e.g. "A minor".', show_default=False)
+    ] = "",
     since: Annotated[
         str,
         typer.Option(
@@ -90,6 +101,9 @@ def history(
         prompt_contains=text or search,
         min_rating=min_rating,
         client=client,
+        min_bpm=min_bpm,
+        max_bpm=max_bpm,
+        key=key,
         created_after=created_after,
         created_before=created_before,
     )
