@@ -67,6 +67,22 @@ async def claim(stub: Any, **changes: Any) -> pb.ClaimGenerationResponse:
     )
 
 
+async def test_watcher_is_told_its_place_in_the_queue(stub: Any) -> None:
+    first, second = [(await create(stub)).id for _ in range(2)]
+    request = pb.WatchGenerationRequest(id=second, with_queue_place=True)
+    watch = stub.WatchGeneration(request, timeout=60)
+    assert (await watch.read()).queue_place.position == 2
+    plain = await stub.WatchGeneration(pb.WatchGenerationRequest(id=second), timeout=60).read()
+    assert not plain.HasField("queue_place"), "only who asks for it"
+    assert (await claim(stub)).generation.id == first
+    moved = await watch.read()
+    assert (moved.generation.state, moved.queue_place.position) == (pb.GENERATION_STATE_PENDING, 1)
+    assert (await claim(stub)).generation.id == second
+    begun = await watch.read()
+    assert begun.generation.state == pb.GENERATION_STATE_PROCESSING
+    assert not begun.HasField("queue_place")
+
+
 async def test_generation_from_create_to_complete(stub: Any) -> None:
     asked = {"seed": 7, "sampling": SamplingParameters(temperature=0.5, top_k=0), "request_id": UNKNOWN}
     made = await create(stub, metadata=struct(bpm=80.5, n=3, tags=["a"], deep={"x": None}), **asked)
