@@ -126,7 +126,9 @@ async def _watch(client: AsyncClient, id: str, outbox: _Outbox) -> None:
     failures = 0
     while True:
         try:
-            async with aclosing(stream(client.music.WatchGeneration, WatchGenerationRequest(id=id))) as changes:
+            async with aclosing(
+                stream(client.music.WatchGeneration, WatchGenerationRequest(id=id, with_queue_place=True))
+            ) as changes:
                 async for change in changes:
                     failures = 0
                     outbox.put_change(id, f"data: {to_json(change)}\n\n".encode())
