@@ -71,14 +71,16 @@ db-reset: ## Delete all rows (asks first)
 
 ##@ Test
 
-.PHONY: test test-unit test-integration test-slow test-faults test-deploy test-soak test-hosts test-coverage
-test test-unit test-integration test-slow test-faults test-deploy test-soak test-hosts test-coverage: develop
+.PHONY: test test-unit test-integration test-browser test-slow test-faults test-deploy test-soak test-hosts test-coverage
+test test-unit test-integration test-browser test-slow test-faults test-deploy test-soak test-hosts test-coverage: develop
 test: ## Set everything up and run the tests
 	@$(PYTEST)
 test-unit: ## Run the tests that start no server
 	@$(PYTEST) tests/unit
 test-integration: ## Run the tests that start servers and commands
 	@$(PYTEST) tests/integration
+test-browser: ## Run the tests of the Studio's page in Chromium, which must be installed
+	@DGX_MUSIC_TEST_BROWSER_REQUIRED=1 $(PYTEST) -m '' tests/browser
 test-slow: ## Run the tests marked slow, which `test` leaves out, but not those of test-faults
 	@$(PYTEST) -m slow tests/unit tests/integration tests/conformance
 test-faults: ## Run all tests of faults, also the slow ones, which `test` leaves out, but not those of test-deploy: 10 minutes

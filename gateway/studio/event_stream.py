@@ -54,6 +54,17 @@ class _Outbox:
         self._changed = asyncio.Event()
         self._changes: dict[str, bytes] = {}
         self._followers: dict[str, bytes] = {}
+        self._is_closed = False
+
+    def close(self) -> None:
+        """Says that nothing more will be put."""
+        self._is_closed = True
+        self._changed.set()
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether there is nothing to send, and nothing will be."""
+        return self._is_closed and not self._changes and not self._followers
 
     def put_change(self, id: str, event: bytes) -> None:
         self._changes[id] = event
@@ -99,15 +110,14 @@ async def _send_events(client: AsyncClient, ids: list[str], send: Send) -> None:
     await send({"type": "http.response.body", "body": b"retry: 1000\n\n", "more_body": True})
     async with asyncio.TaskGroup() as group:
         watching = [group.create_task(_watch(client, id, outbox)) for id in ids]
-        sending = group.create_task(_send_all(outbox, send))
+        group.create_task(_send_all(outbox, send))
         await asyncio.wait(watching)
-        sending.cancel()
-    rest = outbox.take_rest() + b"event: done\ndata: {}\n\n"
-    await send({"type": "http.response.body", "body": rest})
+        outbox.close()  # Cancelling would lose what is being sent to a slow reader, which may be the last change.
+    await send({"type": "http.response.body", "body": b"event: done\ndata: {}\n\n"})
 
 
 async def _send_all(outbox: _Outbox, send: Send) -> None:
-    while True:
+    while not outbox.is_drained:
         await send({"type": "http.response.body", "body": await outbox.take(), "more_body": True})
 
 

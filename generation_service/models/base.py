@@ -52,6 +52,8 @@ class ModelInfo:
     default_temperature: float = 1.0
     default_top_k: int = 250
     default_top_p: float = 0.0
+    knows_its_notes: bool = False
+    """Whether it implements `KnowsItsNotes` and is loaded at once, anywhere."""
 
 
 @dataclass(frozen=True, slots=True)

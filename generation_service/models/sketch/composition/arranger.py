@@ -23,7 +23,8 @@ MAX_JITTER_FRAMES: Final = 640
 
 _SLOW_RING_SECONDS: Final = 3.2
 _RING_SECONDS: Final = 1.5
-_ECHO_LEVELS: Final = (0.30, 0.12)
+_ECHO_LEVEL: Final = 0.3
+_STEMS: Final = {"chords": "chords", "pad": "chords", "bass": "bass", "lead": "melody"}
 
 
 @dataclass(slots=True)
@@ -60,7 +61,8 @@ class Arranger:
             if part is None or not self._plays(section, role, part):
                 continue
             write_part = {"bass": self._bass, "lead": self._lead}.get(role, self._chords)
-            yield from write_part(part, section, number, timing)
+            for note in write_part(part, section, number, timing):
+                yield replace(note, stem=_STEMS[role])
 
     def _generator(self, purpose: str, number: int = 0) -> np.random.Generator:
         return np.random.default_rng([self.seed, number, *purpose.encode()])
@@ -182,16 +184,7 @@ class Arranger:
                 continue
             pitch = resolve_pitch(tone, self.plan.key, chord, low)
             note = self._note(part, bar, tone.step - window, tone.length * 0.95, tone.accent, (pitch,), timing)
-            yield note
-            if style.echo_beats:
-                yield from self._echoes(note)
-
-    def _echoes(self, note: Note) -> Iterator[Note]:
-        delay = self.plan.style.echo_beats * self.form.bar_frames / 4
-        for number, level in enumerate(_ECHO_LEVELS, 1):
-            side = -0.6 if number % 2 else 0.6
-            start = note.start + int(number * delay)
-            yield replace(note, start=start, gain=note.gain * level, pan=side)
+            yield replace(note, echo=_ECHO_LEVEL)
 
     def _closing_chord(self, end: int) -> Iterator[Note]:
         """The closing chord, played by all parts and left to ring."""
@@ -199,7 +192,7 @@ class Arranger:
         colour = {"jazz": "6", "lo-fi": "add9", "hip hop": "add9", "ambient": "add9", "rock": "5"}
         chord = parse_chord(("i" if plan.key.minor else "I") + colour.get(style.name, ""), plan.key.tonic)
         hold = self.form.total_frames - end
-        for part in (plan.chords, plan.pad, plan.bass, plan.lead):
+        for role, part in (("chords", plan.chords), ("pad", plan.pad), ("bass", plan.bass), ("lead", plan.lead)):
             if part is None:
                 continue
             pitches = chord.voicing(part.low)
@@ -208,7 +201,9 @@ class Arranger:
             elif style.chord_style == "power" and part.sound == style.chords.sound:
                 root = chord.bass(part.low)
                 pitches = (root, root + 7, root + 12)
-            yield Note(end, hold, part.sound, part.gain * 0.95, pitches, part.pan, part.send, part.ducked)
+            yield Note(
+                end, hold, part.sound, part.gain * 0.95, pitches, part.pan, part.send, part.ducked, stem=_STEMS[role]
+            )
         kick = next((drum for drum in plan.drums if drum.sound.endswith("kick")), None)
         if kick is not None:
             yield Note(end, 0, kick.sound, kick.gain, pan=kick.pan, send=kick.send)

@@ -230,7 +230,7 @@ export class ComposeForm {
 
   #report(error) {
     if (!(error instanceof ApiError)) throw error;
-    const message = toSentence(error.message);
+    const message = toSentence(error);
     const parts = Object.values(this.#parts);
     for (const row of this.rows) parts.push(...row.fields);
     for (const source of Object.values(this.sources)) parts.push(...Object.values(source.fields));

@@ -126,7 +126,7 @@ export class NowPanel {
       player.load(generation.id);
     }
     if (!isFinished(generation)) player.fetch(); // To draw it, and to have it when the user wants to hear it.
-    else if (!isPlayable) player.pause();
+    else if (!isPlayable) player.stop();
     this.#changeOver();
     this.transport.show();
   }

@@ -12,7 +12,7 @@ from scipy.signal import resample_poly
 from generation_service.models.base import FloatArray, GenerationParameters, Model
 from generation_service.models.sketch import Sketch, SketchState
 from generation_service.models.sketch.composition.genres import STYLES
-from generation_service.models.sketch.synthesizer import BLOCK_FRAMES
+from generation_service.models.sketch.piece import BLOCK_FRAMES
 
 RATE = 32_000
 MODEL: Model[SketchState] = Sketch()
