@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 
 import google_crc32c
 import grpc.aio
@@ -20,7 +21,7 @@ from generation_service.models.notation.score import KnowsItsNotes
 from generation_service.models.params import build_parameters
 from generation_service.parts.midi_file import encode_midi
 from generation_service.parts.part_slots import PartSlots
-from generation_service.worker.converters import encode_pcm, sampling_from_proto
+from generation_service.worker.converters import encode_pcm, loop_from_proto, sampling_from_proto
 from service_runtime.rpc.deadlines import time_left
 from service_runtime.validation import check_uuid
 
@@ -141,9 +142,10 @@ def _composed_parameters(generation: storage_pb2.Generation, info: ModelInfo) ->
                 reason="JOINED_AUDIO",
                 metadata={"id": generation.id, "field": field},
             )
-    return build_parameters(
+    parameters = build_parameters(
         info, generation.prompt, generation.duration_seconds, generation.seed, sampling_from_proto(generation.sampling)
     )
+    return replace(parameters, loop=loop_from_proto(generation.loop)) if generation.HasField("loop") else parameters
 
 
 def _file_gain_db(generation: storage_pb2.Generation) -> float:
