@@ -71,7 +71,7 @@ export class MarkedTakes extends EventTarget {
       { class: "marked-bar", role: "group", "aria-label": "Marked takes", hidden: true },
       this.count,
       button("Compare", "compare", () => this.compare()),
-      button("DAW session", "download", ({ currentTarget }) => this.#saveSession(currentTarget)),
+      button("Session", "download", ({ currentTarget }) => this.#saveSession(currentTarget)),
       button("Delete", "trash", () => deleteTakes([...this.#ids], this.#list), "danger"),
       el("button", clear, icon("close")),
     );
