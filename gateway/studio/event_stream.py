@@ -34,8 +34,9 @@ class EventStream:
     called again; there is a `problem` only for the first failure. A slow reader misses changes, but never the last one.
     """
 
-    def __init__(self, clients: GatewayClients) -> None:
-        self._clients = clients
+    def __init__(self, clients: GatewayClients, stopping: asyncio.Event) -> None:
+        """`stopping` is set when the server stops."""
+        self._clients, self._stopping = clients, stopping
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -44,7 +45,7 @@ class EventStream:
         if not 0 < len(ids) <= MAX_WATCHED:
             raise InvalidArgument("id", f"give 1 to {MAX_WATCHED} ids of generations, not {len(ids)}")
         async with self._clients.client_for(request) as client:
-            await run_while_connected(_send_events(client, ids, send), receive)
+            await run_while_connected(_send_events(client, ids, send), receive, self._stopping)
 
 
 class _Outbox:
@@ -125,7 +126,9 @@ async def _watch(client: AsyncClient, id: str, outbox: _Outbox) -> None:
     failures = 0
     while True:
         try:
-            async with aclosing(stream(client.music.WatchGeneration, WatchGenerationRequest(id=id))) as changes:
+            async with aclosing(
+                stream(client.music.WatchGeneration, WatchGenerationRequest(id=id, with_queue_place=True))
+            ) as changes:
                 async for change in changes:
                     failures = 0
                     outbox.put_change(id, f"data: {to_json(change)}\n\n".encode())

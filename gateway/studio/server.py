@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -29,16 +30,18 @@ async def serve_studio(gateway_address: str, settings: StudioSettings) -> AsyncI
     address = settings.studio_listen
     requires_token = requires_tokens(address, settings)
     clients = GatewayClients(gateway_address, requires_token, kind="studio", read_key=read_key, hint=HINT)
+    stopping = asyncio.Event()
     application = build_application(
         clients,
         HealthEndpoint(gateway_address, probe_credentials(settings)),
         access=find_access(gateway_address, settings, is_for_strangers=requires_token),
         requires_token=requires_token,
+        stopping=stopping,
         hosts=None if requires_token else WebHosts(settings),
         max_requests=settings.max_concurrent_streams,
     )
     try:
-        async with serve_application(application, address, settings) as url:
+        async with serve_application(application, address, settings, stopping) as url:
             log.info("serving", addresses=[url], gateway=gateway_address)
             yield url
     finally:

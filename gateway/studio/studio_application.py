@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -13,6 +14,8 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from dgx_music.errors import ServiceError
+from gateway.studio.archives.part_files import MidiFile, StemArchive
+from gateway.studio.archives.session_archive import SessionArchive
 from gateway.studio.clip_reception import ClipReception
 from gateway.studio.event_stream import EventStream
 from gateway.studio.finished_file import FinishedFile
@@ -40,11 +43,12 @@ def build_application(
     *,
     access: GatewayAccess,
     requires_token: bool,
+    stopping: asyncio.Event,
     hosts: WebHosts | None,
     max_requests: int = 1024,
 ) -> Starlette:
     """Returns the application. It answers to `hosts` only; to all if there are none. `max_requests` are served at
-    once. `access` is how the user's own commands reach the gateway."""
+    once. `access` is how the user's own commands reach the gateway. `stopping` is set when the server stops."""
 
     async def page(request: Request) -> Response:
         return FileResponse(PAGE / "index.html", headers=ALWAYS_CHECK)
@@ -58,17 +62,20 @@ def build_application(
             Route("/api/sign-in", sign_in.sign_in, methods=["POST"]),
             Route("/api/sign-out", sign_in.sign_out, methods=["POST"]),
             Route("/api/clips", ClipReception(clients), methods=["POST"]),
-            Route("/api/events", EventStream(clients), methods=["GET"]),
-            Route("/api/generations/{id}/events", EventStream(clients), methods=["GET"]),
-            Route("/api/generations/{id}/live", LiveAudio(clients), methods=["GET"]),
+            Route("/api/events", EventStream(clients, stopping), methods=["GET"]),
+            Route("/api/generations/{id}/events", EventStream(clients, stopping), methods=["GET"]),
+            Route("/api/generations/{id}/live", LiveAudio(clients, stopping), methods=["GET"]),
             Route("/api/generations/{id}/file", FinishedFile(clients), methods=["GET", "HEAD"]),
+            Route("/api/generations/{id}/midi", MidiFile(clients), methods=["GET"]),
+            Route("/api/generations/{id}/stems", StemArchive(clients), methods=["GET"]),
             Route("/api/generations/{id}/commands", RepeatCommands(clients, access).get),
+            Route("/api/session", SessionArchive(clients), methods=["GET"]),
             Route("/api/{method}", MethodCalls(clients), methods=["POST"]),
             Route(HEALTH_PATH, health.get),
         ],
         middleware=[
             Middleware(SecurityHeaders),
-            *build_middleware(ERRORS, hosts=hosts, max_requests=max_requests),
+            *build_middleware(ERRORS, hosts=hosts, max_requests=max_requests, quiet_below=400),
             Middleware(OwnPageOnly, errors=ERRORS),
         ],
         exception_handlers={ServiceError: handle_service_error, HTTPException: handle_http_exception},

@@ -21,15 +21,19 @@ SHUTTING_DOWN = Unavailable(
 
 
 class CutOff(Exception):
-    """Ends a response that can't go on after its body has begun: its connection is closed without the body's end, by
-    which the caller knows. The reason has been logged where it was found."""
+    """Ends a response that can't go on.
+
+    If its body has begun, the connection is closed without the body's end, by which the caller knows; the reason has
+    been logged where it was found. If it has not, the server is shutting down.
+    """
 
 
 class RequestLog:
     """Logs each request, and answers an unexpected error with an id that is in the log."""
 
-    def __init__(self, app: ASGIApp, errors: ErrorBodies) -> None:
-        self._app, self._errors = app, errors
+    def __init__(self, app: ASGIApp, errors: ErrorBodies, quiet_below: int = 0) -> None:
+        """Requests with a status below `quiet_below` are logged for debugging only: a page makes dozens."""
+        self._app, self._errors, self._quiet_below = app, errors, quiet_below
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -48,8 +52,11 @@ class RequestLog:
             # The server stops, and the time that it gives to running requests is over.
             if not status:
                 await self._errors.for_error(SHUTTING_DOWN)(scope, receive, note_status)
-        except (ClientDisconnect, CutOff):
-            pass  # Before all of the request had arrived, or all of the response was sent.
+        except ClientDisconnect:
+            pass  # Before all of the request had arrived.
+        except CutOff:
+            if not status:
+                await self._errors.for_error(SHUTTING_DOWN)(scope, receive, note_status)
         except Exception as error:
             # If the body has begun, the connection is closed without its end, by which the caller knows.
             error_id = uuid.uuid4().hex[:12]
@@ -58,5 +65,6 @@ class RequestLog:
                 await self._errors.for_unexpected(error_id)(scope, receive, note_status)
         finally:
             seconds = round(time.monotonic() - started, 3)
-            log.info("http_served", method=scope["method"], path=scope["path"], status=status, seconds=seconds)
+            write = log.debug if 0 < status < self._quiet_below else log.info
+            write("http_served", method=scope["method"], path=scope["path"], status=status, seconds=seconds)
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -23,6 +24,11 @@ from service_runtime.rpc.load.transport_limits import raise_file_limit
 from service_runtime.settings import Settings
 
 log = get_logger(__name__)
+
+# It says so of each response that is cut off on purpose; what is not on purpose is in the log of requests.
+logging.getLogger("uvicorn.error").addFilter(
+    lambda record: record.msg != "ASGI callable returned without completing response."
+)
 
 KEEPALIVE_SECONDS = 75
 """How long an idle connection stays open; longer than clients keep theirs, so that none is closed under a request."""
@@ -45,9 +51,11 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def serve_application(application: ASGIApp, address: str, settings: Settings) -> AsyncIterator[str]:
+async def serve_application(
+    application: ASGIApp, address: str, settings: Settings, stopping: asyncio.Event | None = None
+) -> AsyncIterator[str]:
     """Serves the application at `address`, HOST:PORT, while the block runs, and yields the URL; then gives running
-    requests `grace_seconds` to finish.
+    requests `grace_seconds` to finish. Those that would not finish by themselves are told by `stopping`.
 
     Raises FailedPrecondition if the address can't be bound, or is open to the network without TLS or tokens.
     """
@@ -79,6 +87,8 @@ async def serve_application(application: ASGIApp, address: str, settings: Settin
             yield url
         finally:
             server.should_exit = True
+            if stopping is not None:
+                stopping.set()
             await serving
             log.info("stopped")
 

@@ -1,5 +1,5 @@
 """The subcommands for what was made: history, show, rate, render, download, midi, stems, delete,
-stats and prompts."""
+comparisons, stats and prompts."""
 
 from __future__ import annotations
 
@@ -55,6 +55,17 @@ def history(
         typer.Option(metavar="NAME", help="Only generations that this client created.", show_default=False),
     ] = "",
     min_rating: MinRating = 0,
+    min_bpm: Annotated[
+        float,
+        typer.Option(metavar="BPM", help="Only music of at least this tempo.", min=0, max=1000, show_default=False),
+    ] = 0.0,
+    max_bpm: Annotated[
+        float,
+        typer.Option(metavar="BPM", help="Only music of at most this tempo.", min=0, max=1000, show_default=False),
+    ] = 0.0,
+    key: Annotated[
+        str, typer.Option(metavar="KEY", help='Only music in this key, e.g. "A minor".', show_default=False)
+    ] = "",
     since: Annotated[
         str,
         typer.Option(
@@ -90,6 +101,9 @@ def history(
         prompt_contains=text or search,
         min_rating=min_rating,
         client=client,
+        min_bpm=min_bpm,
+        max_bpm=max_bpm,
+        key=key,
         created_after=created_after,
         created_before=created_before,
     )
@@ -235,6 +249,21 @@ def delete(generation_id: Id, yes: Yes = False, as_json: AsJson = False) -> None
         confirm(f"Delete generation {generation_id} and its audio file?")
     console = create_console(as_json)
     run(lambda session: inspect.delete(session, console, generation_id), console, LIBRARY)
+
+
+@app.command()
+def comparisons(
+    generation_id: Annotated[
+        str, typer.Argument(metavar="ID", help="Only comparisons of this generation.", show_default=False)
+    ] = "",
+    limit: Limit = 20,
+    as_json: AsJson = False,
+) -> None:
+    """List how takes were ranked in the Studio, newest first."""
+    from gateway.cli.commands import comparisons
+
+    console = create_console(as_json)
+    run(lambda session: comparisons.comparisons(session, console, generation_id, limit=limit), console)
 
 
 @app.command()

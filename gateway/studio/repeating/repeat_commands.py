@@ -5,10 +5,9 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from dgx_music.client.async_client import AsyncClient
 from dgx_music.errors import NotFound
-from dgx_music.storage.v1.storage_pb2 import Generation, GetGenerationRequest
-from gateway.studio.gateway_calls import call
+from dgx_music.storage.v1.storage_pb2 import Generation
+from gateway.studio.finished_file import find_generation
 from gateway.studio.repeating.buf_line import buf_line
 from gateway.studio.repeating.python_program import python_program
 from gateway.studio.repeating.repeat_request import GatewayAccess, repeat_request
@@ -26,12 +25,12 @@ class RepeatCommands:
     async def get(self, request: Request) -> Response:
         """Answers with the three texts."""
         async with self._clients.client_for(request) as client:
-            generation = await _get(client, request.path_params["id"])
+            generation = await find_generation(client, request.path_params["id"])
             wanted = repeat_request(generation)
             source = None
             if wanted.HasField("edit"):
                 try:
-                    source = await _get(client, wanted.edit.source_id)
+                    source = await find_generation(client, wanted.edit.source_id)
                 except NotFound:
                     source = Generation(id=wanted.edit.source_id)  # A clip, or it was deleted.
         line, problem = "", ""
@@ -48,7 +47,3 @@ class RepeatCommands:
                 "model_version": generation.model_version,
             }
         )
-
-
-async def _get(client: AsyncClient, id: str) -> Generation:
-    return (await call(client.music.GetGeneration, GetGenerationRequest(id=id))).generation

@@ -26,6 +26,7 @@ INFO: Final = ModelInfo(
     max_duration_seconds=3600.0,
     is_synthesiser=True,
     knows_its_notes=True,
+    makes_loops=True,
 )
 
 

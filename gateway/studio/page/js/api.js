@@ -19,15 +19,32 @@ export class ApiError extends Error {
   }
 }
 
-/** Calls a unary method of MusicService, e.g. `call("ListGenerations", {pageSize: 50})`. Throws ApiError. */
-export function call(method, request = {}, { signal } = {}) {
-  return postJson(`/api/${method}`, request, signal);
+const READS = /^(Get|List)/;
+const underWay = new Map(); // Method and request of a read → the promise of the answer's text.
+
+/**
+ * Calls a unary method of MusicService, e.g. `call("ListGenerations", {pageSize: 50})`. Throws ApiError. Parts of the
+ * page that ask for the same at the same time share one call.
+ */
+export async function call(method, request = {}, { signal } = {}) {
+  const path = `/api/${method}`;
+  if (signal || !READS.test(method)) return postJson(path, request, signal);
+  const key = `${method} ${JSON.stringify(request)}`;
+  if (!underWay.has(key)) {
+    const answer = postText(path, request).finally(() => underWay.delete(key));
+    underWay.set(key, answer);
+  }
+  return JSON.parse(await underWay.get(key));
 }
 
 /** Posts JSON and returns the answer's JSON. Throws ApiError. */
 export async function postJson(path, body, signal) {
+  return JSON.parse(await postText(path, body, signal));
+}
+
+async function postText(path, body, signal) {
   const headers = { "content-type": "application/json" };
-  return (await request(path, { method: "POST", headers, body: JSON.stringify(body), signal })).json();
+  return (await request(path, { method: "POST", headers, body: JSON.stringify(body), signal })).text();
 }
 
 /** Returns the JSON that is at the path. Throws ApiError. */
@@ -57,8 +74,12 @@ async function toError(response) {
     // Not the Studio's own answer, but for example that of a proxy.
   }
   const made = new ApiError(response.status, error);
-  if (response.status === 401) document.dispatchEvent(new CustomEvent("sign-in-needed", { detail: made }));
+  if (response.status === 401) askForSignIn(made);
   return made;
+}
+
+function askForSignIn(error) {
+  document.dispatchEvent(new CustomEvent("sign-in-needed", { detail: error }));
 }
 
 /** Returns the address of a generation's samples as they are generated. `level` is "LIVE" or "FINAL". */
@@ -74,9 +95,10 @@ export function fileUrl(id, { format = "", download = false } = {}) {
 }
 
 /**
- * Watches generations over one connection, of which a browser has few. `set(ids)` says which; `onChange(generation)` is
- * called for each change, `onEnd(id)` after the last one, and `onProblem(id, error)` if the server can't watch it (for
- * a server that is away, it goes on by itself). At most 64 are watched: the first ones.
+ * Watches generations over one connection, of which a browser has few. `set(ids)` says which; `onChange(generation,
+ * queuePlace)` is called for each change, with the place in the queue while it waits; `onEnd(id)` after the last one, and
+ * `onProblem(id, error)` if the server can't watch it (for a server that is away, it goes on by itself). At most 64 are
+ * watched: the first ones.
  */
 export class Watcher {
   #source = null;
@@ -95,11 +117,16 @@ export class Watcher {
     this.#ids = key;
     if (!wanted.length) return;
     const source = new EventSource(`/api/events?${new URLSearchParams(wanted.map((id) => ["id", id]))}`);
-    source.addEventListener("message", (event) => this.onChange(JSON.parse(event.data).generation));
+    source.addEventListener("message", (event) => {
+      const { generation, queuePlace } = JSON.parse(event.data);
+      this.onChange(generation, queuePlace);
+    });
     source.addEventListener("end", (event) => this.onEnd(JSON.parse(event.data).id));
     source.addEventListener("problem", (event) => {
       const { id, error } = JSON.parse(event.data);
-      this.onProblem(id, new ApiError(0, error));
+      const problem = new ApiError(0, error);
+      if (error.code === "UNAUTHENTICATED") askForSignIn(problem);
+      this.onProblem(id, problem);
     });
     source.addEventListener("done", () => source.close());
     this.#source = source;

@@ -41,6 +41,8 @@ class MixSettings:
     seed: int
     tonic: int
     """The pitch class to which drums are tuned."""
+    start: int = 0
+    """The frame of the first block; negative for what is before the beginning of a loop."""
 
 
 class Mixer:
@@ -51,7 +53,7 @@ class Mixer:
 
     def __init__(self, settings: MixSettings) -> None:
         self._settings = settings
-        self._position = 0
+        self._position = settings.start
         self._scheduled: list[tuple[int, int, Note]] = []
         self._order = count()
         self._buses: dict[int, StemBus] = {}
@@ -99,6 +101,7 @@ class Mixer:
             seconds = min(seconds, max(_MIN_ROOM_SECONDS, _DRUM_ROOM_SHARE * seconds))
         delay_frames = int(settings.echo_seconds * settings.rate_hz)
         return StemBus(
+            stem,
             settings.block,
             Reverb(seconds, settings.rate_hz, settings.block),
             settings.reverb_gain,
