@@ -129,6 +129,10 @@ docs: develop ## Write docs/configuration.md and docs/files.md from the code
 	@PYTHONPATH=. python docs/configuration.py
 	@PYTHONPATH=. python docs/files.py
 
+.PHONY: sketch-renders
+sketch-renders: develop ## Write the renders and pictures of docs/sketch again
+	@PYTHONPATH=. python docs/sketch_renders.py
+
 .PHONY: format lint types quality verify
 format lint types quality verify: develop
 format: ## Format code and contracts, and fix what can be fixed automatically

@@ -16,11 +16,11 @@ from generation_service.models.sketch.composition.music_theory import Key, build
 from generation_service.models.sketch.composition.prompt_parser import ParsedPrompt
 from generation_service.models.sketch.composition.style import Drum, Part, Style
 
-# Chords with the same function, which the seed exchanges. No tonic and no dominant with a leading note is among them.
+# Chords with the same function, which the seed exchanges. In minor only for chords that belong less to the relative
+# major, so that the key stays clear.
 _SUBSTITUTES: Final = {
-    "iv": "bVI", "bVI": "iv", "v": "bVII", "bVII": "v", "iv7": "bVImaj7", "bVImaj7": "iv7", "v7": "bVII", "bVII7": "v7",
-    "iv9": "bVImaj7", "ivadd9": "bVImaj7", "IV": "ii", "ii": "IV", "IVmaj7": "ii7", "ii7": "IVmaj7", "ii9": "IVmaj7",
-    "IVmaj9": "ii9", "vi": "IV", "iii": "vi", "iii7": "vi7",
+    "bVI": "iv", "bVII": "v", "bVImaj7": "iv7", "bVII7": "v7", "IV": "ii", "ii": "IV", "IVmaj7": "ii7",
+    "ii7": "IVmaj7", "ii9": "IVmaj7", "IVmaj9": "ii9", "iii": "vi", "iii7": "vi7",
 }  # fmt: skip
 _SUBSTITUTION_CHANCE: Final = 0.3
 _LONGEST_VARIED: Final = 8
