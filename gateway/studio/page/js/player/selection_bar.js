@@ -27,7 +27,7 @@ export class SelectionBar {
   constructor(view, onRange) {
     this.view = view;
     this.onRange = onRange;
-    this.from = this.#input("From");
+    this.from = this.#input("Part from");
     this.to = this.#input("to");
     this.clear = button("Clear", () => this.#select(null));
     this.clear.setAttribute("aria-label", "Clear the selection");
@@ -77,8 +77,9 @@ export class SelectionBar {
     this.from.input.value = range ? range[0].toFixed(2) : "";
     this.to.input.value = range ? range[1].toFixed(2) : "";
     const reason = models.whyNone(CONTINUATION);
-    this.clear.disabled = this.snap.disabled = !range;
-    this.repaint.disabled = !range || Boolean(reason);
+    if (!range && this.clear === document.activeElement) this.from.input.focus();
+    for (const action of [this.snap, this.clear, this.repaint]) action.hidden = !range;
+    this.repaint.disabled = Boolean(reason);
     this.reason.textContent = range ? reason : "";
     this.onRange(range);
     if (this.#id) emit("range", { id: this.#id, range });
