@@ -9,7 +9,7 @@ import { toast, toastError } from "../toasts.js";
 /** [format in the query, what it is called, extension] */
 const FORMATS = [
   ["wav", "WAV, 24 bits", "wav"],
-  ["wav16", "WAV, 16 bits", "wav"],
+  ["wav-16", "WAV, 16 bits", "wav"],
   ["wav-float", "WAV, 32-bit float", "wav"],
   ["flac", "FLAC", "flac"],
   ["aiff", "AIFF", "aiff"],
