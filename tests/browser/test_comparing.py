@@ -9,6 +9,7 @@ import pytest_asyncio
 from playwright.async_api import Page, expect
 
 from dgx_music.storage.v1 import storage_pb2 as storage
+from tests.support.axe_rules import accessibility_findings
 from tests.support.studio_processes import SERVER, StudioProcesses
 from tests.support.watched_page import OpenPage
 
@@ -183,6 +184,36 @@ async def test_comparison_survives_a_look_at_a_take_and_a_server_that_was_away(
     await page.get_by_role("button", name="Compare 3 takes").click()
     ranked = page.get_by_role("list", name="Ranking, best first").get_by_role("listitem")
     await expect(ranked.first).to_contain_text("unmistakable prompt 1")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+async def test_axe_finds_nothing_in_any_state(open_studio: OpenPage, takes: list[str], theme: str) -> None:
+    page = (await open_studio(color_scheme=theme)).page
+    await compare(page, takes)
+    await page.evaluate(DRAWN)
+    found = await accessibility_findings(page, "#compare")
+    compared = page.locator("#compare")
+    await compared.get_by_label("Blind").check()
+    found += await accessibility_findings(page, "#compare")
+    await compared.get_by_role("button", name="Save and reveal").click()
+    await compared.get_by_text("is best.").wait_for()
+    await compared.get_by_text("Earlier results").click()
+    await compared.get_by_role("button", name="Compare again").first.wait_for()
+    found += await accessibility_findings(page, "#compare")
+    assert not found, "\n".join(found)
+
+
+async def test_fits_a_phone(open_studio: OpenPage, takes: list[str]) -> None:
+    page = (await open_studio(viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True)).page
+    await compare(page, [*takes])
+    widths = "[document.documentElement.scrollWidth, document.querySelector('#compare').scrollWidth]"
+    assert max(await page.evaluate(widths)) <= 360
+    await page.get_by_role("radio").nth(1).tap()
+    await expect(page.get_by_role("radio").nth(1)).to_be_checked()
+    await page.locator(".view-tabs").get_by_role("button", name="History").click()
+    await expect(page.locator("#compare")).to_be_hidden()
+    await page.locator(".view-tabs").get_by_role("button", name="Now").click()
+    await expect(page.locator("#compare")).to_be_visible()
 
 
 async def test_deleted_take_leaves_the_comparison(open_studio: OpenPage, studio: StudioProcesses) -> None:
