@@ -38,7 +38,7 @@ export class NowPanel {
     this.work = element("div", { class: "now-progress" }, this.progress, this.progressText, this.cancel, this.retry);
     const { transport } = this;
     this.body = element("div", { class: "now-body", hidden: true }, this.head, this.wave.root, transport.root, transport.status);
-    const actions = element("div", { id: "take-actions" }); // Filled by history/details.js.
+    const actions = element("div", { id: "take-actions" }); // Filled by details/details.js.
     this.body.append(transport.problem, this.work, actions, this.bar.root, this.commands.root);
     region.append(this.empty, this.body);
     this.transport.loop.addEventListener("click", () => this.#toggleLoop());
