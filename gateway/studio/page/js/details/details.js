@@ -10,8 +10,8 @@ import { toast, toastError } from "../toasts.js";
 import { createFileLink, downloadItems } from "./downloads.js";
 import { allProperties, factGroups, furtherPrompts, sectionsOf } from "./facts.js";
 import { createLineage } from "./lineage_tree.js";
-import { createStarField, rate } from "./rating.js";
-import { takeItems } from "./take_actions.js";
+import { createStarField, rate } from "../history/rating.js";
+import { takeItems } from "../history/take_actions.js";
 
 async function copy(text, what) {
   try {
@@ -110,8 +110,8 @@ export class DetailsView {
     const isOpen = this.#region.querySelector("details.more")?.open ?? false;
     const properties = createProperties(generation);
     if (properties) properties.open = isOpen;
+    byId("take-actions").replaceChildren(this.#createActions(generation));
     const parts = [
-      this.#createActions(generation),
       ...createPrompts(generation),
       createSections(generation),
       createGroups(generation),
@@ -135,7 +135,7 @@ export class DetailsView {
     }
     const more = (event) => openMenu(event.currentTarget, takeItems(getTake(id) ?? generation, this.#history), { label: "What to do with this take" });
     buttons.push(button("More", "more", more, { class: "button more-actions", "aria-haspopup": "menu" }));
-    return el("div", { class: "details-head" }, el("div", { class: "details-actions" }, this.#stars.element, el("span", { class: "spacer" }), ...buttons));
+    return el("div", { class: "details-actions" }, this.#stars.element, el("span", { class: "spacer" }), ...buttons);
   }
 
   async #loadLineage(id) {
