@@ -32,16 +32,16 @@ async def studio(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stud
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def open_studio(browser: Browser, studio: StudioProcesses) -> AsyncIterator[OpenPage]:
-    """Opens a path of the Studio in a context of its own, with the options of Playwright's new_context. What goes wrong
+    """Opens a path of the Studio, or of the `url` that leads to it, in a context of its own, with the options of Playwright's new_context. What goes wrong
     in a page fails the test at its end, unless the test allows it."""
     opened: list[WatchedPage] = []
     async with AsyncExitStack() as stack:
 
-        async def open_one(path: str = "/", **options: object) -> WatchedPage:
+        async def open_one(path: str = "/", *, url: str = "", **options: object) -> WatchedPage:
             context = await browser.new_context(**{"accept_downloads": True, "reduced_motion": "reduce", **options})  # type: ignore[arg-type]
             stack.push_async_callback(context.close)
             context.set_default_timeout(TIMEOUT_MILLISECONDS)
-            opened.append(await open_page(context, studio.url + path))
+            opened.append(await open_page(context, (url or studio.url) + path))
             return opened[-1]
 
         yield open_one
