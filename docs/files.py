@@ -65,7 +65,7 @@ TEXT_TAGS = {
 SECTION_TAGS = {
     "WAV": "`cue ` with labels, `smpl` loops, iXML",
     "FLAC": "CHAPTER comments",
-    "AIFF": "MARK, INST loop, ID3 chapters",
+    "AIFF": "MARK, INST loop, ID3 chapters; `basc` of a loop",
     "MP3": "ID3 chapters",
     "OGG": "CHAPTER comments",
     "M4A": "`chpl` chapters",

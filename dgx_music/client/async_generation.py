@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import os
 import time
@@ -19,9 +20,11 @@ from dgx_music.client.generation_options import FileOptions, build_output
 from dgx_music.client.notebook_player import render_html
 from dgx_music.client.option_signature import spell_out
 from dgx_music.client.shaping.derivable_generation import DerivableGeneration
+from dgx_music.client.stem_files import Stems, save_stems
 from dgx_music.client.waveform_drawing import Waveform
 from dgx_music.errors import DeadlineExceeded, NotFound, ServiceError
 from dgx_music.export.v1.export_pb2 import GetWaveformRequest
+from dgx_music.generation.v1.generation_pb2 import GetMidiRequest, StreamStemsRequest
 from dgx_music.storage.v1.storage_pb2 import (
     CancelGenerationRequest,
     DeleteGenerationRequest,
@@ -32,6 +35,9 @@ from dgx_music.storage.v1.storage_pb2 import (
 
 if TYPE_CHECKING:
     from dgx_music.client.audio_listening import Samples
+
+PARTS_TIMEOUT_SECONDS = 3600.0
+"""For the notes of an hour of music."""
 
 
 class AsyncGeneration(DerivableGeneration):
@@ -122,6 +128,26 @@ class AsyncGeneration(DerivableGeneration):
                 else:
                     pcm += part.pcm
         return to_samples(bytes(pcm), channels)
+
+    async def midi(self) -> bytes:
+        """Returns its notes as a standard MIDI file. Raises FailedPrecondition, which says why, if it knows none or
+        it is not completed."""
+        request = GetMidiRequest(generation_id=self.id)
+        method = self._connection.music.GetMidi
+        return (await self._connection.call(method, request, is_repeatable=True, timeout=PARTS_TIMEOUT_SECONDS)).midi
+
+    async def stems(self, folder: str | os.PathLike[str]) -> Stems:
+        """Saves its stems, such as drums and bass, as WAV files of 32-bit floats in a folder, which is created if
+        it is missing, and returns their paths.
+
+        Raises FailedPrecondition, which says why, if it has no stems or is not completed, DataLoss if they do not
+        arrive completely, and OSError if a file can't be written.
+        """
+        target = Path(os.path.expanduser(folder))
+        await asyncio.to_thread(target.mkdir, parents=True, exist_ok=True)
+        request = StreamStemsRequest(generation_id=self.id)
+        async with aclosing(self._connection.stream(self._connection.music.StreamStems, request)) as responses:
+            return await save_stems(responses, target)
 
     async def waveform(self, points: int = 800) -> Waveform:
         """Returns the waveform of the finished file, for drawing, in 1 to 10000 points."""

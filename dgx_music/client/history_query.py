@@ -26,6 +26,12 @@ class HistoryFilters(TypedDict, total=False):
     """A state or several, e.g. "completed"."""
     min_rating: int | None
     """Rated at least this, 1 to 5."""
+    min_bpm: float | None
+    """Tempo of at least this in beats per minute."""
+    max_bpm: float | None
+    """Tempo of at most this in beats per minute."""
+    key: str | None
+    """Key, e.g. "A minor" or "Bb major"."""
     client: str | None
     """Who created them."""
     created_after: datetime | None
@@ -63,6 +69,9 @@ def _build_request(filters: HistoryFilters) -> ListGenerationsRequest:
         model_name=filters.get("model") or "",
         prompt_contains=filters.get("search") or "",
         min_rating=filters.get("min_rating") or 0,
+        min_bpm=filters.get("min_bpm") or 0.0,
+        max_bpm=filters.get("max_bpm") or 0.0,
+        key=filters.get("key") or "",
         client=filters.get("client") or "",
     )
     if after := filters.get("created_after"):

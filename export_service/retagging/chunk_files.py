@@ -15,7 +15,7 @@ MANIFEST_CHUNK = b"C2PA"
 """Of WAV, with Content Credentials (C2PA Technical Specification, A.3)."""
 UNCHANGED_RIFF_CHUNKS = frozenset({b"bext", b"acid"})
 """Those with tags that can't be edited, which are taken over. The first also has the loudness of the file."""
-UNCHANGED_AIFF_CHUNKS = frozenset({b"MARK", b"INST"})
+UNCHANGED_AIFF_CHUNKS = frozenset({b"MARK", b"INST", b"basc"})
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 import grpc.aio
 
 from dgx_music.export.v1 import export_pb2, export_pb2_grpc
-from export_service.pipeline.beat_grid_reading import read_beat_grid
 from export_service.library.waveform import compute_waveform
+from export_service.pipeline.beat_grid_reading import read_beat_grid
 from export_service.pipeline.curve_measurement import measure_curve
 from export_service.pipeline.export_manager import ExportManager
 from export_service.rpc import beat_grid_converters, converters, curve_converters

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from export_service.tagging import id3
-from export_service.tagging.markers import root_note
-from export_service.tagging.sections import Section
+from export_service.tagging.markers import BEAT_UNIT, BEATS_PER_BAR, root_note
+from export_service.tagging.sections import Section, is_loop
 from export_service.tagging.tag_text import to_ascii
 from export_service.tagging.tags import FileTags, limit_parts
 
@@ -24,7 +24,7 @@ FORM_HEADER_BYTES = 12
 SIZE = struct.Struct(">I")
 SIZE_OFFSET = 4
 TEXT_NAMES = {b"NAME": "title", b"AUTH": "artist", b"(c) ": "license"}
-TAG_CHUNKS = frozenset({*TEXT_NAMES, b"ANNO", b"ID3 ", b"MARK", b"INST"})
+TAG_CHUNKS = frozenset({*TEXT_NAMES, b"ANNO", b"ID3 ", b"MARK", b"INST", b"basc"})
 """The names of all chunks that tags are written to."""
 
 COMMON = struct.Struct(">hIh")
@@ -40,6 +40,10 @@ INSTRUMENT = struct.Struct(">BbBBBBh3H3H")
 """Root note, detuning, lowest and highest note and velocity, gain in dB; play mode, begin and end marker of the sustain
 loop and of the release loop."""
 FORWARD_LOOP = 1
+BASIC_LOOP = struct.Struct(">IIHHHHH66x")
+"""Version, beats, root note, scale, numerator and denominator of the metre, 0 for a loop. Apple Loops have it;
+there is no published specification, and this is how libsndfile reads it."""
+MINOR_SCALE, MAJOR_SCALE, NO_SCALE = 1, 2, 3
 
 
 @limit_parts
@@ -89,6 +93,8 @@ def encode_all(tags: FileTags, sample_rate_hz: int) -> bytes:
     texts = ((name, getattr(tags, attribute)) for name, attribute in TEXT_NAMES.items())
     chunks = [_encode_chunk(name, text.encode()) for name, text in texts if text and text.isascii()]
     chunks.append(_encode_chunk(b"ANNO", to_ascii(tags.comment).encode()))
+    if is_loop(tags.sections) and tags.bpm:
+        chunks.append(_encode_chunk(b"basc", _encode_basic_loop(tags, sample_rate_hz)))
     if tags.sections:
         loop = 1 + max(
             range(len(tags.sections)), key=lambda i: tags.sections[i].end_frame - tags.sections[i].start_frame
@@ -98,6 +104,14 @@ def encode_all(tags: FileTags, sample_rate_hz: int) -> bytes:
             _encode_chunk(b"INST", _encode_instrument(tags.key, loop, len(tags.sections) + 1)),
         ]
     return b"".join([*chunks, _encode_chunk(b"ID3 ", id3.encode_tag(tags, sample_rate_hz))])
+
+
+def _encode_basic_loop(tags: FileTags, sample_rate_hz: int) -> bytes:
+    seconds = tags.sections[0].end_frame / sample_rate_hz
+    mode = tags.key.rpartition(" ")[2]
+    scale = {"minor": MINOR_SCALE, "major": MAJOR_SCALE}.get(mode, NO_SCALE)
+    beats = max(round(seconds * tags.bpm / 60), 1)
+    return BASIC_LOOP.pack(1, beats, root_note(tags.key), scale, BEATS_PER_BAR, BEAT_UNIT, 0)
 
 
 def _encode_markers(sections: Sequence[Section], loop: int) -> bytes:

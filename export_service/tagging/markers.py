@@ -9,14 +9,14 @@ from collections.abc import Mapping, Sequence
 from xml.sax.saxutils import escape
 
 from export_service.tagging.musical_key import tonic_pitch_class
-from export_service.tagging.sections import Section
+from export_service.tagging.sections import Section, is_loop
 from export_service.tagging.tags import FileTags
 
 ACID = struct.Struct("<IHHfIHHf")
 """Flags, root note, 0x8000, 0.0, beats, denominator, numerator, tempo. There is no published specification; this is
 how libsndfile reads it."""
-ROOT_NOTE_SET, DISK_BASED = 0x02, 0x08
-"""Flags. Audio that is too long to be a loop is disk-based."""
+ROOT_NOTE_SET, STRETCHED, DISK_BASED = 0x02, 0x04, 0x08
+"""Flags. Audio that is no loop is disk-based; a loop follows the tempo of the project."""
 BEATS_PER_BAR, BEAT_UNIT = 4, 4
 """The metre is assumed, not measured."""
 
@@ -53,7 +53,7 @@ def encode_acid(tags: FileTags, seconds: float) -> bytes:
     """Returns the content of the `acid` chunk: tempo, beats, metre and root note. The tempo must be known."""
     has_root = tonic_pitch_class(tags.key) is not None
     return ACID.pack(
-        DISK_BASED | (ROOT_NOTE_SET if has_root else 0),
+        (STRETCHED if is_loop(tags.sections) else DISK_BASED) | (ROOT_NOTE_SET if has_root else 0),
         root_note(tags.key),
         0x8000,
         0.0,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 
@@ -14,6 +14,15 @@ class Section:
     start_frame: int
     end_frame: int
     """The frame after the last one."""
+
+
+LOOP_NAME = "loop"
+"""The name of the only section of music whose end leads into its start."""
+
+
+def is_loop(sections: Sequence[Section]) -> bool:
+    """Whether the whole file is a loop."""
+    return len(sections) == 1 and sections[0].name == LOOP_NAME and sections[0].start_frame == 0
 
 
 def scale_sections(

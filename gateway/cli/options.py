@@ -128,7 +128,7 @@ Duration = Annotated[
         "--duration",
         "-d",
         metavar="SECONDS",
-        help="Length of the music in seconds. Default: that of --loop, or 16, or the most that the model can.",
+        help="Length of the music in seconds. Default: that of --bars, or 16, or the most that the model can.",
         show_default=False,
     ),
 ]

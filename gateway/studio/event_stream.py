@@ -34,8 +34,9 @@ class EventStream:
     called again; there is a `problem` only for the first failure. A slow reader misses changes, but never the last one.
     """
 
-    def __init__(self, clients: GatewayClients) -> None:
-        self._clients = clients
+    def __init__(self, clients: GatewayClients, stopping: asyncio.Event) -> None:
+        """`stopping` is set when the server stops."""
+        self._clients, self._stopping = clients, stopping
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -44,7 +45,7 @@ class EventStream:
         if not 0 < len(ids) <= MAX_WATCHED:
             raise InvalidArgument("id", f"give 1 to {MAX_WATCHED} ids of generations, not {len(ids)}")
         async with self._clients.client_for(request) as client:
-            await run_while_connected(_send_events(client, ids, send), receive)
+            await run_while_connected(_send_events(client, ids, send), receive, self._stopping)
 
 
 class _Outbox:
@@ -54,6 +55,17 @@ class _Outbox:
         self._changed = asyncio.Event()
         self._changes: dict[str, bytes] = {}
         self._followers: dict[str, bytes] = {}
+        self._is_closed = False
+
+    def close(self) -> None:
+        """Says that nothing more will be put."""
+        self._is_closed = True
+        self._changed.set()
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether there is nothing to send, and nothing will be."""
+        return self._is_closed and not self._changes and not self._followers
 
     def put_change(self, id: str, event: bytes) -> None:
         self._changes[id] = event
@@ -99,15 +111,14 @@ async def _send_events(client: AsyncClient, ids: list[str], send: Send) -> None:
     await send({"type": "http.response.body", "body": b"retry: 1000\n\n", "more_body": True})
     async with asyncio.TaskGroup() as group:
         watching = [group.create_task(_watch(client, id, outbox)) for id in ids]
-        sending = group.create_task(_send_all(outbox, send))
+        group.create_task(_send_all(outbox, send))
         await asyncio.wait(watching)
-        sending.cancel()
-    rest = outbox.take_rest() + b"event: done\ndata: {}\n\n"
-    await send({"type": "http.response.body", "body": rest})
+        outbox.close()  # Cancelling would lose what is being sent to a slow reader, which may be the last change.
+    await send({"type": "http.response.body", "body": b"event: done\ndata: {}\n\n"})
 
 
 async def _send_all(outbox: _Outbox, send: Send) -> None:
-    while True:
+    while not outbox.is_drained:
         await send({"type": "http.response.body", "body": await outbox.take(), "more_body": True})
 
 
@@ -115,7 +126,9 @@ async def _watch(client: AsyncClient, id: str, outbox: _Outbox) -> None:
     failures = 0
     while True:
         try:
-            async with aclosing(stream(client.music.WatchGeneration, WatchGenerationRequest(id=id))) as changes:
+            async with aclosing(
+                stream(client.music.WatchGeneration, WatchGenerationRequest(id=id, with_queue_place=True))
+            ) as changes:
                 async for change in changes:
                     failures = 0
                     outbox.put_change(id, f"data: {to_json(change)}\n\n".encode())

@@ -98,7 +98,7 @@ async def _find(client: AsyncClient, id: str, format: str) -> _File:
     if format and format not in FORMATS:
         raise InvalidArgument("format", f"must be one of {', '.join(FORMATS)}, not {format[:40]!r}")
     try:
-        generation = (await call(client.music.GetGeneration, GetGenerationRequest(id=id))).generation
+        generation = await find_generation(client, id)
     except NotFound:
         if format:
             raise
@@ -107,7 +107,7 @@ async def _find(client: AsyncClient, id: str, format: str) -> _File:
         raise FailedPrecondition(
             f"generation {id} has no finished file; it has one once it is completed", reason="NOT_COMPLETED"
         )
-    title, own = _title_of(generation), generation.metadata.fields
+    title, own = title_of(generation), generation.metadata.fields
     if format and FORMATS[format] != (generation.output.format or FORMATS["wav"]):
         output = build_output(FileOptions(format=format))
         made = await call(client.music.Render, RenderRequest(generation_id=id, output=output), WORK_SECONDS)
@@ -117,7 +117,13 @@ async def _find(client: AsyncClient, id: str, format: str) -> _File:
     return _File(DownloadRequest(generation_id=id), title, f'"{sha256}"' if sha256 else "")
 
 
-def _title_of(generation: Generation) -> str:
+async def find_generation(client: AsyncClient, id: str) -> Generation:
+    """Returns the generation. Raises NotFound if there is none."""
+    return (await call(client.music.GetGeneration, GetGenerationRequest(id=id))).generation
+
+
+def title_of(generation: Generation) -> str:
+    """Returns what files of the generation are called: the day, the beginning of the prompt, and the seed."""
     created = generation.created_at.ToDatetime(tzinfo=UTC).astimezone()
     prompt = cut(" ".join(generation.prompt.split()), MAX_PROMPT_CHARACTERS).rstrip()
     return f"{created:%Y-%m-%d} {prompt} {generation.seed}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import aclosing
 
 from starlette.requests import Request
@@ -27,7 +28,8 @@ from service_runtime.observability.logging import get_logger
 log = get_logger(__name__)
 
 LEVELS = {"": AUDIO_LEVEL_UNSPECIFIED, "LIVE": AUDIO_LEVEL_LIVE, "FINAL": AUDIO_LEVEL_FINAL}
-MAX_FRAME = 2**62
+MAX_DIGITS = 18
+"""Of a number of frames, which is below 2^63. Python refuses to convert thousands."""
 
 
 class LiveAudio:
@@ -37,8 +39,9 @@ class LiveAudio:
     end: the page then goes on from the frame that it has reached.
     """
 
-    def __init__(self, clients: GatewayClients) -> None:
-        self._clients = clients
+    def __init__(self, clients: GatewayClients, stopping: asyncio.Event) -> None:
+        """`stopping` is set when the server stops."""
+        self._clients, self._stopping = clients, stopping
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -48,13 +51,13 @@ class LiveAudio:
             level=_level_of(request),
         )
         async with self._clients.client_for(request) as client:
-            await run_while_connected(_send_samples(client, wanted, send), receive)
+            await run_while_connected(_send_samples(client, wanted, send), receive, self._stopping)
 
 
 def whole_number(request: Request, name: str) -> int:
     """Returns a parameter of the query, 0 if it is not given. Raises InvalidArgument."""
     text = request.query_params.get(name, "0")
-    if not (text.isascii() and text.isdigit() and int(text) <= MAX_FRAME):
+    if not (text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS):
         raise InvalidArgument(name, f"must be a whole number from 0 on, not {text[:40]!r}")
     return int(text)
 

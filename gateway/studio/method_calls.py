@@ -44,8 +44,13 @@ QUICK = (
 READS_AUDIO = ("GetWaveform", "GetBeatGrid", "GetLoudnessCurve", "GetMidi", "Render", "EditTags", "GetDownloadUrl")
 """What takes longer with more audio, and is ended if the page is closed meanwhile."""
 
+MAX_PROBLEM_CHARACTERS = 300
+"""Of protobuf's own words."""
+
 _SERVICE = gateway_pb2.DESCRIPTOR.services_by_name["MusicService"]
-_PATH_OF_PROBLEM = re.compile(r"Failed to parse ([\w.\[\]]+) field")
+_PROBLEM = re.compile(r"(?P<outer>(?:Failed to parse \w+ field: )*)(?P<problem>.*)", re.DOTALL)
+_OUTER_FIELD = re.compile(r"Failed to parse (\w+) field: ")
+_PATH = re.compile(r' at "?\w+\.([\w.\[\]]*\w\]?)"?\.')
 
 
 class MethodCalls:
@@ -83,10 +88,18 @@ def parse_request(method: str, content: bytes) -> Message:
     try:
         json_format.Parse(content.decode() or "{}", message)
     except (json_format.ParseError, UnicodeDecodeError, RecursionError) as error:
-        found = _PATH_OF_PROBLEM.search(str(error))
-        field = _snake_case(found[1].partition(".")[2] or found[1]) if found else "body"
-        raise InvalidArgument(field, f"the JSON is not a {message.DESCRIPTOR.name}: {str(error)[:300]}") from error
+        field, problem = _explain(str(error))
+        raise InvalidArgument(field, f"is not as a {message.DESCRIPTOR.name} in JSON has it: {problem}") from error
     return message
+
+
+def _explain(text: str) -> tuple[str, str]:
+    """Returns the path of the field at fault, as far as protobuf's error names it, and what is wrong with it."""
+    match = _PROBLEM.fullmatch(text)
+    assert match is not None  # It matches any text.
+    path = _PATH.search(match["problem"])
+    field = path[1] if path else ".".join(_OUTER_FIELD.findall(match["outer"]))
+    return _snake_case(field) or "body", match["problem"].partition("\n")[0][:MAX_PROBLEM_CHARACTERS]
 
 
 def to_json(message: Message) -> str:

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import FileResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from dgx_music.errors import ServiceError
+from gateway.studio.archives.part_files import MidiFile, StemArchive
+from gateway.studio.clip_reception import ClipReception
 from gateway.studio.event_stream import EventStream
 from gateway.studio.finished_file import FinishedFile
 from gateway.studio.live_audio import LiveAudio
 from gateway.studio.method_calls import MethodCalls
 from gateway.studio.page_security import OwnPageOnly, SecurityHeaders
+from gateway.studio.repeating.repeat_commands import RepeatCommands
+from gateway.studio.repeating.repeat_request import GatewayAccess
+from gateway.studio.sign_in import SignIn
 from gateway.studio.studio_errors import ERRORS, handle_http_exception, handle_service_error
 from gateway.web.gateway_clients import GatewayClients
 from gateway.web.gateway_health import HealthEndpoint
@@ -34,28 +40,34 @@ def build_application(
     clients: GatewayClients,
     health: HealthEndpoint,
     *,
+    access: GatewayAccess,
     requires_token: bool,
+    stopping: asyncio.Event,
     hosts: WebHosts | None,
     max_requests: int = 1024,
 ) -> Starlette:
     """Returns the application. It answers to `hosts` only; to all if there are none. `max_requests` are served at
-    once."""
+    once. `access` is how the user's own commands reach the gateway. `stopping` is set when the server stops."""
 
     async def page(request: Request) -> Response:
         return FileResponse(PAGE / "index.html", headers=ALWAYS_CHECK)
 
-    async def studio(request: Request) -> Response:
-        return JSONResponse({"version": "", "requires_token": requires_token, "signed_in": not requires_token})
-
+    sign_in = SignIn(clients, requires_token=requires_token)
     return Starlette(
         routes=[
             Route("/", page),
             Mount("/static", _PageFiles(directory=PAGE)),
-            Route("/api/studio", studio),
-            Route("/api/events", EventStream(clients), methods=["GET"]),
-            Route("/api/generations/{id}/events", EventStream(clients), methods=["GET"]),
-            Route("/api/generations/{id}/live", LiveAudio(clients), methods=["GET"]),
+            Route("/api/studio", sign_in.describe),
+            Route("/api/sign-in", sign_in.sign_in, methods=["POST"]),
+            Route("/api/sign-out", sign_in.sign_out, methods=["POST"]),
+            Route("/api/clips", ClipReception(clients), methods=["POST"]),
+            Route("/api/events", EventStream(clients, stopping), methods=["GET"]),
+            Route("/api/generations/{id}/events", EventStream(clients, stopping), methods=["GET"]),
+            Route("/api/generations/{id}/live", LiveAudio(clients, stopping), methods=["GET"]),
             Route("/api/generations/{id}/file", FinishedFile(clients), methods=["GET", "HEAD"]),
+            Route("/api/generations/{id}/midi", MidiFile(clients), methods=["GET"]),
+            Route("/api/generations/{id}/stems", StemArchive(clients), methods=["GET"]),
+            Route("/api/generations/{id}/commands", RepeatCommands(clients, access).get),
             Route("/api/{method}", MethodCalls(clients), methods=["POST"]),
             Route(HEALTH_PATH, health.get),
         ],

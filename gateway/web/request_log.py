@@ -21,8 +21,11 @@ SHUTTING_DOWN = Unavailable(
 
 
 class CutOff(Exception):
-    """Ends a response that can't go on after its body has begun: its connection is closed without the body's end, by
-    which the caller knows. The reason has been logged where it was found."""
+    """Ends a response that can't go on.
+
+    If its body has begun, the connection is closed without the body's end, by which the caller knows; the reason has
+    been logged where it was found. If it has not, the server is shutting down.
+    """
 
 
 class RequestLog:
@@ -48,8 +51,11 @@ class RequestLog:
             # The server stops, and the time that it gives to running requests is over.
             if not status:
                 await self._errors.for_error(SHUTTING_DOWN)(scope, receive, note_status)
-        except (ClientDisconnect, CutOff):
-            pass  # Before all of the request had arrived, or all of the response was sent.
+        except ClientDisconnect:
+            pass  # Before all of the request had arrived.
+        except CutOff:
+            if not status:
+                await self._errors.for_error(SHUTTING_DOWN)(scope, receive, note_status)
         except Exception as error:
             # If the body has begun, the connection is closed without its end, by which the caller knows.
             error_id = uuid.uuid4().hex[:12]

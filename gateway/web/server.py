@@ -45,9 +45,11 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def serve_application(application: ASGIApp, address: str, settings: Settings) -> AsyncIterator[str]:
+async def serve_application(
+    application: ASGIApp, address: str, settings: Settings, stopping: asyncio.Event | None = None
+) -> AsyncIterator[str]:
     """Serves the application at `address`, HOST:PORT, while the block runs, and yields the URL; then gives running
-    requests `grace_seconds` to finish.
+    requests `grace_seconds` to finish. Those that would not finish by themselves are told by `stopping`.
 
     Raises FailedPrecondition if the address can't be bound, or is open to the network without TLS or tokens.
     """
@@ -79,6 +81,8 @@ async def serve_application(application: ASGIApp, address: str, settings: Settin
             yield url
         finally:
             server.should_exit = True
+            if stopping is not None:
+                stopping.set()
             await serving
             log.info("stopped")
 

@@ -52,6 +52,10 @@ class ModelInfo:
     default_temperature: float = 1.0
     default_top_k: int = 250
     default_top_p: float = 0.0
+    knows_its_notes: bool = False
+    """Whether it implements `KnowsItsNotes` and is loaded at once, anywhere."""
+    makes_loops: bool = False
+    """Whether it can be given a loop in `GenerationParameters`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +107,16 @@ class AdapterUse:
 
 
 @dataclass(frozen=True, slots=True)
+class LoopShape:
+    """Music whose end leads into its start."""
+
+    beats: int
+    """Quarter notes from its start to its end."""
+    bpm: float
+    """Quarter notes per minute."""
+
+
+@dataclass(frozen=True, slots=True)
 class GenerationParameters:
     """The parameters of a request. They are already validated: a model can rely on the ranges given here.
 
@@ -141,6 +155,8 @@ class GenerationParameters:
     lyrics: str = ""
     steps: int = 0
     """The number of denoising steps of a diffusion model; 0 for its default."""
+    loop: LoopShape | None = None
+    """What to play again and again: `frames` is its length. Only for models that make loops."""
     checkpoint: bytes = field(default=b"", repr=False)
     """What a model that `SavesCheckpoints` returned for the same request. The samples are the same with it, from the
     first on; only the time differs."""

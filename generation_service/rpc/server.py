@@ -18,6 +18,7 @@ from generation_service.processes.engine_link import HOST_MODULE
 from generation_service.processes.engine_pool import EnginePool
 from generation_service.processes.pool_builder import build_pool
 from generation_service.rpc.engine_metrics import read_engine_metrics
+from generation_service.rpc.part_requests import PartRequests
 from generation_service.rpc.servicer import GenerationServicer
 from generation_service.worker.worker import Worker
 from service_runtime.access.service_channel import connect_service
@@ -49,6 +50,7 @@ class GenerationService:
         self._export_channel = connect_service(self._settings.export_address, self._settings)
         storage = storage_pb2_grpc.StorageServiceStub(self._storage_channel)
         self._servicer.export = export = export_pb2_grpc.ExportServiceStub(self._export_channel)
+        self._servicer.parts = PartRequests(self.engine.catalog, storage, export)
         storage_health = health_pb2_grpc.HealthStub(self._storage_channel)
         self._worker = Worker(self.engine, storage, export, self._settings, storage_health)
         self._worker.start()

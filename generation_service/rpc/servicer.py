@@ -6,6 +6,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +22,7 @@ from generation_service.models.params import build_parameters
 from generation_service.processes.engine_client import RequestOrigin
 from generation_service.processes.engine_pool import EnginePool
 from generation_service.rpc import converters
+from generation_service.rpc.part_requests import PartRequests
 from generation_service.worker import converters as worker_converters
 from generation_service.worker.conditioning import build_conditions, require_capabilities
 from generation_service.worker.continuation_audio import fetch_prompt_audio
@@ -33,7 +35,8 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
     """Implements the RPCs. Errors are raised as ServiceError, which the server's interceptor maps to a gRPC status."""
 
     export: export_pb2_grpc.ExportServiceAsyncStub
-    """Set before the server accepts calls."""
+    parts: PartRequests
+    """Both are set before the server accepts calls."""
 
     def __init__(self, engine: EnginePool) -> None:
         self._engine = engine
@@ -96,6 +99,18 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
             await self._engine.catalog.refresh_names()
             self._engine.catalog.get(name)  # Raises if there is no such model.
         return generation_pb2.UnloadModelResponse(model=await self._describe(name))
+
+    async def GetMidi(self, request: generation_pb2.GetMidiRequest, context: Context) -> generation_pb2.GetMidiResponse:
+        bind_contextvars(generation_id=request.generation_id)
+        return await self.parts.get_midi(request.generation_id)
+
+    async def StreamStems(
+        self, request: generation_pb2.StreamStemsRequest, context: Context
+    ) -> AsyncIterator[generation_pb2.StreamStemsResponse]:
+        bind_contextvars(generation_id=request.generation_id)
+        async with aclosing(self.parts.stream_stems(request.generation_id)) as responses:
+            async for response in responses:
+                yield response
 
     async def GetEngineStatus(
         self, request: generation_pb2.GetEngineStatusRequest, context: Context

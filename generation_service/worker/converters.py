@@ -11,10 +11,11 @@ from google.protobuf import struct_pb2
 
 from dgx_music.audio.v1 import audio_pb2
 from dgx_music.export.v1 import export_pb2
-from dgx_music.storage.v1 import storage_pb2
+from dgx_music.storage.v1 import conditioning_pb2, storage_pb2
 from generation_service.engine.sequence import Stage
-from generation_service.models.base import FloatArray, MetadataValue
+from generation_service.models.base import FloatArray, LoopShape, MetadataValue
 from service_runtime.observability.logging import get_logger
+from service_runtime.shaping import DEFAULT_BEATS_PER_BAR
 
 log = get_logger(__name__)
 
@@ -41,6 +42,11 @@ def encode_pcm(block: FloatArray) -> bytes:
 def sampling_from_proto(message: storage_pb2.SamplingParameters) -> dict[str, float]:
     """Returns the fields that are set, by name."""
     return {field.name: value for field, value in message.ListFields()}
+
+
+def loop_from_proto(message: conditioning_pb2.Loop) -> LoopShape:
+    """Returns the loop of a request that storage has accepted."""
+    return LoopShape(message.bars * (message.beats_per_bar or DEFAULT_BEATS_PER_BAR), message.bpm)
 
 
 def build_completion(

@@ -105,16 +105,20 @@ async def _start_loop(
     submit: Callable[[GenerationParameters], Awaitable[GenerationHandle]],
 ) -> JobAudio:
     loop = generation.loop
-    bar_seconds = bar_seconds_of({"beats_per_bar": loop.beats_per_bar, "bpm": loop.bpm})
     frames = round(generation.duration_seconds * info.sample_rate_hz)
+    facts: dict[str, MetadataValue] = {"loop_bars": loop.bars, "bpm": loop.bpm}
+    sections = (Section("loop", 0, frames),)
+    if info.makes_loops:
+        parameters = await _build_parameters(generation, info, export, generation.duration_seconds)
+        handle = await submit(replace(parameters, loop=converters.loop_from_proto(loop)))
+        return JobAudio(handle, info.sample_rate_hz, info.channels, frames, handle, facts, _sections=sections)
+    bar_seconds = bar_seconds_of({"beats_per_bar": loop.beats_per_bar, "bpm": loop.bpm})
     seamless = SeamlessLoop(round(bar_seconds * info.sample_rate_hz), frames, info.sample_rate_hz)
     seconds = seamless.needed_frames / info.sample_rate_hz
     if info.is_synthesiser:
         seconds += bar_seconds  # It ends its pieces with a final chord, which no loop should have.
     parameters = await _build_parameters(generation, info, export, seconds, start_seconds=-bar_seconds)
     handle = await submit(parameters)
-    facts: dict[str, MetadataValue] = {"loop_bars": loop.bars, "bpm": loop.bpm}
-    sections = (Section("loop", 0, frames),)
     return JobAudio(
         handle, info.sample_rate_hz, info.channels, frames, _cut_loop(seamless, handle), facts, _sections=sections
     )

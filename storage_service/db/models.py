@@ -48,16 +48,10 @@ REFRESH_FROM_RETURNING = {"populate_existing": True, "synchronize_session": Fals
 FINISHED_COLUMNS = {"stage": None, "lease_expires_at": None, "lease_check_at": None, "ranked_at": None}
 """Columns of a row on which no worker works any more. The token stays, so that its holder gets a precise answer."""
 
-_SEED_COUNT = 2**32
-
 
 def draw_seed() -> int:
     """Returns a seed from 0 to 2³²-1 from the system's random source, for a request that has none."""
-    return secrets.randbelow(_SEED_COUNT)
-
-
-def _enum_values(enum: type[GenerationStatus]) -> list[str]:
-    return [member.value for member in enum]
+    return secrets.randbelow(2**32)
 
 
 class Generation(Base):
@@ -82,6 +76,7 @@ class Generation(Base):
         partial_index("generations_leases", "status = 'processing'", "status", "lease_check_at"),
         partial_index("generations_rated", "rating IS NOT NULL", "rating", "created_at"),
         partial_index("generations_clients", "client <> ''", "client", "created_at"),
+        partial_index("generations_bpm", "bpm IS NOT NULL OR music_key IS NOT NULL", "created_at", "bpm", "music_key"),
     )
 
     id: Mapped[str] = mapped_column(UuidText, primary_key=True)
@@ -95,7 +90,7 @@ class Generation(Base):
             native_enum=False,
             length=16,
             create_constraint=True,
-            values_callable=_enum_values,
+            values_callable=lambda states: [state.value for state in states],
         )
     )
     duration_seconds: Mapped[float]
@@ -143,6 +138,8 @@ class Generation(Base):
     """Where the export server is that has the samples of the last attempt. Another attempt begins there."""
     rating: Mapped[int | None] = mapped_column(SmallInteger)
     """The user's rating, 1 to 5."""
+    bpm: Mapped[float | None] = mapped_column(Double)
+    music_key: Mapped[str | None] = mapped_column(Text)  # Both as in the metadata: `search/musical_properties.py`.
     client: Mapped[str] = mapped_column(Text, default="", server_default=text("''"))
     """Who created it; empty if nobody said so, or if it is older than this column."""
     weight: Mapped[float | None] = mapped_column(Double)

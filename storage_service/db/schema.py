@@ -26,7 +26,7 @@ from storage_service.db.database import Database
 from storage_service.db.error_translation import Deadlock, locked
 from storage_service.db.models import Base
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0011", "0012")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0011", "0012", "0013")
 """The revisions that this version supports, oldest first."""
 
 _VERSION_TABLE = "alembic_version"

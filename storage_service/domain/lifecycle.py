@@ -24,6 +24,7 @@ from storage_service.domain.queue_limits import QueueLimits, count_usage, requir
 from storage_service.domain.request_validation import MAX_MERGED_METADATA_BYTES, check_metadata, check_sha256
 from storage_service.domain.sharing import job_checkpoints
 from storage_service.events.changes import Change, record_change
+from storage_service.search.musical_properties import musical_columns
 from storage_service.states import (
     CANCEL,
     DELETABLE_STATES,
@@ -167,6 +168,8 @@ def transition(
     session: Session, where: Sequence[ColumnElement[bool]], *, due_seconds: float | None = None, **values: Any
 ) -> Generation | None:
     """Updates the row that fulfils `where` in a single statement. Returns it, or None if there is none."""
+    if "metadata_" in values:
+        values |= musical_columns(values["metadata_"])
     return run_transition(session, update(Generation).where(*where).values(**values), None, due_seconds)
 
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, func, literal, select, true, tuple_, union_all
+from sqlalchemy import ColumnElement, Select, Text, and_, cast, func, literal, select, true, tuple_, union_all
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from dgx_music.limits import MAX_PROMPT_CHARACTERS, MAX_RATING
@@ -24,6 +24,7 @@ from storage_service.domain.page_tokens import (
     split_page,
 )
 from storage_service.domain.request_validation import MAX_NAME_CHARACTERS, check_name
+from storage_service.search.musical_properties import select_musical
 from storage_service.search.prompt_index import PromptIndex
 from storage_service.states import GenerationStatus
 
@@ -62,6 +63,14 @@ class GenerationFilter:
     created_before: datetime | None = None
     min_rating: int = 0
     client: str = ""
+    min_bpm: float = 0.0
+    max_bpm: float = 0.0
+    key: str = ""
+
+    @property
+    def is_musical(self) -> bool:
+        """Whether tempo or key choose."""
+        return bool(self.min_bpm or self.max_bpm or self.key)
 
 
 def list_generations(session: Session, filters: GenerationFilter, page: Page) -> tuple[list[Generation], str]:
@@ -87,7 +96,7 @@ def _build_conditions(filters: GenerationFilter) -> tuple[list[ColumnElement[boo
     names: list[ColumnElement[bool]] = []
     if filters.model_name:
         check_name("model_name", filters.model_name)
-        names.append(Generation.model_name == filters.model_name)
+        names.append(_beside_music(filters, Generation.model_name) == filters.model_name)
     if filters.prompt_contains:
         check_text("prompt_contains", filters.prompt_contains, MAX_PROMPT_CHARACTERS)
     if filters.created_after is not None:
@@ -97,8 +106,16 @@ def _build_conditions(filters: GenerationFilter) -> tuple[list[ColumnElement[boo
     if filters.client:
         check_text("client", filters.client, MAX_NAME_CHARACTERS)
         names += _is_of_client(filters.client)
+    names += select_musical(filters.min_bpm, filters.max_bpm, filters.key)
     check_range("min_rating", filters.min_rating, 0, MAX_RATING)
     return times, names
+
+
+def _beside_music(filters: GenerationFilter, column: InstrumentedAttribute[Any]) -> ColumnElement[Any]:
+    """Returns the column, so that SQLite looks no row up by it if tempo or key choose: their index tells of each row
+    whether it matches, without reading it, and so finds rare ones faster than that of a state or a model.
+    """
+    return cast(column, Text) if filters.is_musical else column.expression
 
 
 def _is_of_client(client: str) -> list[ColumnElement[bool]]:
@@ -182,8 +199,9 @@ def _select_read_until(filters: GenerationFilter, times: list[ColumnElement[bool
 def _select_newest(filters: GenerationFilter, where: list[ColumnElement[bool]], limit: int) -> Select[Generation]:
     """Returns a query for the newest generations in the filter's states and with its ratings."""
     runs = _index_runs(filters)
-    if filters.min_rating and filters.statuses:
-        where = [*where, Generation.status.in_(sorted(set(filters.statuses)))]
+    if filters.statuses and (filters.min_rating or filters.is_musical):
+        status = _beside_music(filters, Generation.status)
+        where = [*where, status.in_([one.value for one in sorted(set(filters.statuses))])]
     if len(runs) <= 1:
         found = select(Generation).where(*runs, *where)
     else:
@@ -197,11 +215,11 @@ def _index_runs(filters: GenerationFilter) -> list[ColumnElement[bool]]:
     """Returns the conditions of the contiguous runs of an index that have the filter's states or ratings.
 
     For several, the newest of each are found first, then those of all. If both are chosen, the ratings make the runs:
-    fewer rows are rated than are in most states.
+    fewer rows are rated than are in most states. The index of tempo and key has all states, in one run.
     """
     if filters.min_rating:
         return [Generation.rating == rating for rating in range(filters.min_rating, MAX_RATING + 1)]
-    if set(filters.statuses) >= set(GenerationStatus):
+    if filters.is_musical or set(filters.statuses) >= set(GenerationStatus):
         return []
     return [Generation.status == status for status in sorted(set(filters.statuses))]
 

@@ -19,6 +19,7 @@ from storage_service.db.upsert import dialect_name, insert_into
 from storage_service.domain import lineage, prompts
 from storage_service.domain.queue_metrics import CREATED
 from storage_service.events.changes import Change, record_change
+from storage_service.search.musical_properties import musical_columns
 from storage_service.states import GenerationStatus
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ _PARAMETERS = (
     *("id", "prompt", "model_name", "model_version", "status", "duration_seconds", "sample_rate", "channels", "seed"),
     *("output", "file_path", "sampling", "request_id", "request_fingerprint", "priority", "ranked_at"),
     *("continuation", "conditioning", "edit", "loop", "variation_of"),
+    *("bpm", "music_key"),
     *("client", "weight", "trace_parent", "attempt", "max_attempts", "progress"),
 )
 """The columns that are set by a parameter of their name."""
@@ -81,6 +83,7 @@ def insert(
         "loop": new.loop and dict(new.loop),
         "variation_of": new.variation_of,
         "metadata_": dict(new.metadata),
+        **musical_columns(new.metadata),
         "request_id": request_id,
         "request_fingerprint": new.fingerprint() if request_id else None,
         "priority": new.priority,

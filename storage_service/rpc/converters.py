@@ -165,6 +165,9 @@ def generation_filter_from_proto(request: storage_pb2.ListGenerationsRequest) ->
         created_before=_timestamp_from_proto("created_before", request) if request.HasField("created_before") else None,
         min_rating=request.min_rating,
         client=request.client,
+        min_bpm=request.min_bpm,
+        max_bpm=request.max_bpm,
+        key=request.key,
     )
 
 

@@ -31,6 +31,7 @@ from storage_service.domain.sharing.hand_back import hand_back
 from storage_service.domain.sharing.preemption import Preemption
 from storage_service.domain.statistics import compute_statistics
 from storage_service.rpc import comparison_converters, converters, token_converters
+from storage_service.rpc.generation_watch import watch_generation
 from storage_service.rpc.shaping_converters import node_to_proto
 
 if TYPE_CHECKING:
@@ -237,9 +238,9 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
     async def WatchGeneration(
         self, request: storage_pb2.WatchGenerationRequest, context: Context
     ) -> AsyncIterator[storage_pb2.WatchGenerationResponse]:
-        async with aclosing(self._store.watch(request.id)) as snapshots:
-            async for row in snapshots:
-                yield storage_pb2.WatchGenerationResponse(generation=converters.generation_to_proto(row))
+        async with aclosing(watch_generation(self._store, request)) as responses:
+            async for response in responses:
+                yield response
 
     async def GetPrompt(self, request: storage_pb2.GetPromptRequest, context: Context) -> storage_pb2.GetPromptResponse:
         check_prompt("text", request.text)

@@ -139,7 +139,7 @@ LAYERS = {
     "generation_service": (
         ("generation_service.rpc",),
         ("generation_service.worker",),
-        ("generation_service.joining", "generation_service.processes"),
+        ("generation_service.joining", "generation_service.parts", "generation_service.processes"),
         ("generation_service.engine",),
         ("generation_service.models.conversion", "generation_service.models.diagnostics"),
         ("generation_service.models.discovery", "generation_service.models.device_diagnostics"),
@@ -169,6 +169,7 @@ LAYERS = {
         ("generation_service.models.musicgen.philox",),
         (
             "generation_service.models.params",
+            "generation_service.models.notation",
             "generation_service.models.device",
             "generation_service.models.model_card",
             "generation_service.models.model_folders",

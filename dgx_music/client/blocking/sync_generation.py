@@ -17,6 +17,7 @@ from dgx_music.client.generation_fields import GenerationFields
 from dgx_music.client.generation_options import FileOptions, GenerationOptions
 from dgx_music.client.notebook_player import explain, frame_html
 from dgx_music.client.option_signature import spell_out
+from dgx_music.client.stem_files import Stems
 from dgx_music.client.waveform_drawing import Waveform
 from dgx_music.errors import Cancelled
 from dgx_music.storage.v1.storage_pb2 import Generation as Message
@@ -88,6 +89,20 @@ class Generation(GenerationFields):
         Waits until it is completed. Needs NumPy: raises ImportError without it.
         """
         return self._thread.run(self._inner.audio())
+
+    def midi(self) -> bytes:
+        """Returns its notes as a standard MIDI file. Raises FailedPrecondition, which says why, if it knows none or
+        it is not completed."""
+        return self._thread.run(self._inner.midi())
+
+    def stems(self, folder: str | os.PathLike[str]) -> Stems:
+        """Saves its stems, such as drums and bass, as WAV files of 32-bit floats in a folder, which is created if
+        it is missing, and returns their paths.
+
+        Raises FailedPrecondition, which says why, if it has no stems or is not completed, DataLoss if they do not
+        arrive completely, and OSError if a file can't be written.
+        """
+        return self._thread.run(self._inner.stems(folder))
 
     def waveform(self, points: int = 800) -> Waveform:
         """Returns the waveform of the finished file, for drawing, in 1 to 10000 points."""

@@ -1,8 +1,9 @@
-"""The subcommands for what was made: history, show, rate, render, download, delete, stats and
-prompts."""
+"""The subcommands for what was made: history, show, rate, render, download, midi, stems, delete,
+stats and prompts."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -36,7 +37,7 @@ from gateway.cli.options import (
     create_console,
     run,
 )
-from gateway.embedded.service_set import LIBRARY
+from gateway.embedded.service_set import ALL, LIBRARY
 
 app = typer.Typer()
 
@@ -54,6 +55,17 @@ def history(
         typer.Option(metavar="NAME", help="Only generations that this client created.", show_default=False),
     ] = "",
     min_rating: MinRating = 0,
+    min_bpm: Annotated[
+        float,
+        typer.Option(metavar="BPM", help="Only music of at least this tempo.", min=0, max=1000, show_default=False),
+    ] = 0.0,
+    max_bpm: Annotated[
+        float,
+        typer.Option(metavar="BPM", help="Only music of at most this tempo.", min=0, max=1000, show_default=False),
+    ] = 0.0,
+    key: Annotated[
+        str, typer.Option(metavar="KEY", help='Only music in this key, e.g. "A minor".', show_default=False)
+    ] = "",
     since: Annotated[
         str,
         typer.Option(
@@ -89,6 +101,9 @@ def history(
         prompt_contains=text or search,
         min_rating=min_rating,
         client=client,
+        min_bpm=min_bpm,
+        max_bpm=max_bpm,
+        key=key,
         created_after=created_after,
         created_before=created_before,
     )
@@ -187,6 +202,42 @@ def download(generation_id: Id, output: Output = None, force: Force = False, as_
     output_files.check_output(output, overwrite=force, as_json=as_json)
     console = create_console(as_json)
     run(lambda session: inspect.save(session, console, generation_id, output, overwrite=force), console, LIBRARY)
+
+
+@app.command()
+def midi(
+    generation_id: Id,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="The MIDI file; - is standard output.", show_default=False),
+    ] = None,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Save the notes of a finished generation as a MIDI file, in the current folder unless --output is given."""
+    from gateway.cli.commands import parts
+    from gateway.cli.session.files import output_files
+
+    output_files.check_output(output, overwrite=force, as_json=as_json)
+    console = create_console(as_json)
+    run(lambda session: parts.save_midi(session, console, generation_id, output, overwrite=force), console, ALL)
+
+
+@app.command()
+def stems(
+    generation_id: Id,
+    folder: Annotated[
+        Path, typer.Option("--to", metavar="FOLDER", help="Folder to save the files in; created if missing.")
+    ],
+    force: Annotated[bool, typer.Option("--force", help="Overwrite stems that are there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Save the stems of a finished generation, such as drums and bass, as WAV files of 32-bit floats."""
+    from gateway.cli.commands import files_export, parts
+
+    console = create_console(as_json)
+    target = files_export.create_folder(folder)
+    run(lambda session: parts.save_stems(session, console, generation_id, target, overwrite=force), console, ALL)
 
 
 @app.command()

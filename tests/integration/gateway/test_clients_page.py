@@ -146,7 +146,7 @@ async def test_every_command_does_what_the_page_says(reader: Reader) -> None:
     assert isinstance(clip, export.ImportClipResponse)
     assert clip.frames == 2 * 32_000
     says_nothing = {name for name, messages in responses.items() if not any(one.ByteSize() for one in messages)}
-    assert says_nothing == {*EMPTY, "StreamAudio", "Download"}  # The page saves the last two to files.
+    assert says_nothing == {*EMPTY, "StreamAudio", "Download", "GetMidi", "StreamStems"}  # Saved to files, but for two.
 
 
 async def test_command_with_tls_and_token_works_with_the_token_only(tmp_path: Path) -> None:

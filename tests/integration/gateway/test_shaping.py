@@ -331,9 +331,9 @@ def test_melody_file_is_imported(tone: ToneShell, tmp_path: Path) -> None:
         (("--melody-start", "1"), "--melody-start: can only be used together with --melody"),
         (("--style", UNKNOWN, "--text-guidance", "11"), "--text-guidance: must be 1 to 10, not 11"),
         (("--lyrics", "@/nonexistent"), "--lyrics: failed to read /nonexistent"),
-        (("--loop", "8beats"), "--loop: must be a number of bars such as 8bars"),
+        (("--bars", "8beats"), "--bars: must be a number of bars such as 8"),
         (("--loop", "8", "--tempo", "90"), "--duration: must be 21.33333333 s, the length of the result, not 2"),
-        (("--beats", "3"), "--beats: can only be used together with --loop"),
+        (("--beats", "3"), "--beats: can only be used together with --bars"),
     ],
 )
 def test_error_names_the_option(tone: ToneShell, options: tuple[str, ...], problem: str) -> None:

@@ -67,6 +67,22 @@ async def claim(stub: Any, **changes: Any) -> pb.ClaimGenerationResponse:
     )
 
 
+async def test_watcher_is_told_its_place_in_the_queue(stub: Any) -> None:
+    first, second = [(await create(stub)).id for _ in range(2)]
+    request = pb.WatchGenerationRequest(id=second, with_queue_place=True)
+    watch = stub.WatchGeneration(request, timeout=60)
+    assert (await watch.read()).queue_place.position == 2
+    plain = await stub.WatchGeneration(pb.WatchGenerationRequest(id=second), timeout=60).read()
+    assert not plain.HasField("queue_place"), "only who asks for it"
+    assert (await claim(stub)).generation.id == first
+    moved = await watch.read()
+    assert (moved.generation.state, moved.queue_place.position) == (pb.GENERATION_STATE_PENDING, 1)
+    assert (await claim(stub)).generation.id == second
+    begun = await watch.read()
+    assert begun.generation.state == pb.GENERATION_STATE_PROCESSING
+    assert not begun.HasField("queue_place")
+
+
 async def test_generation_from_create_to_complete(stub: Any) -> None:
     asked = {"seed": 7, "sampling": SamplingParameters(temperature=0.5, top_k=0), "request_id": UNKNOWN}
     made = await create(stub, metadata=struct(bpm=80.5, n=3, tags=["a"], deep={"x": None}), **asked)
@@ -425,6 +441,8 @@ INVALID_REQUESTS: list[tuple[str, Any, str, str | None]] = [
     ("UpdateFile", pb.UpdateFileRequest(id=UNKNOWN, file_size_bytes=1), "INVALID_ARGUMENT", "file_sha256"),
     ("UpdateFile", pb.UpdateFileRequest(id=UNKNOWN, file_sha256="0" * 64), "INVALID_ARGUMENT", "file_size_bytes"),
     ("ListGenerations", pb.ListGenerationsRequest(min_rating=6), "INVALID_ARGUMENT", "min_rating"),
+    ("ListGenerations", pb.ListGenerationsRequest(min_bpm=9, max_bpm=8), "INVALID_ARGUMENT", "max_bpm"),
+    ("ListGenerations", pb.ListGenerationsRequest(key="H"), "INVALID_ARGUMENT", "key"),
     ("GetStatistics", pb.GetStatisticsRequest(days=367), "INVALID_ARGUMENT", "days"),
     ("GetGeneration", pb.GetGenerationRequest(id="x"), "INVALID_ARGUMENT", "id"),
     ("GetGeneration", pb.GetGenerationRequest(id=UNKNOWN), "NOT_FOUND", None),

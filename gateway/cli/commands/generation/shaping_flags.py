@@ -122,9 +122,10 @@ Steps = Annotated[
 LoopBars = Annotated[
     str,
     typer.Option(
+        "--bars",
         "--loop",
-        metavar="BARS",
-        help='Make the music loop after this many bars, e.g. 8bars, at the tempo that the prompt names ("84 BPM").',
+        metavar="N",
+        help='Make a seamless loop of exactly this many bars, e.g. 8, at the tempo that the prompt names ("84 BPM").',
         show_default=False,
         rich_help_panel=PANEL,
     ),
@@ -134,7 +135,7 @@ LoopTempo = Annotated[
     typer.Option(
         "--tempo",
         metavar="BPM",
-        help="With --loop: the tempo, 20 to 400 beats per minute. Default: the one that the prompt names.",
+        help="With --bars: the tempo, 20 to 400 beats per minute. Default: the one that the prompt names.",
         show_default=False,
         rich_help_panel=PANEL,
     ),
@@ -146,7 +147,7 @@ BeatsPerBar = Annotated[
         metavar="N",
         min=0,
         max=MAX_BEATS_PER_BAR,
-        help="With --loop: beats in a bar. Default: 4.",
+        help="With --bars: beats in a bar. Default: 4.",
         show_default=False,
         rich_help_panel=PANEL,
     ),

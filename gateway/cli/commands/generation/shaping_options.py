@@ -80,11 +80,11 @@ class ShapingOptions:
         if not self.loop:
             for option, value in (("--tempo", self.tempo), ("--beats", self.beats)):
                 if value:
-                    raise CommandError(f"{option}: can only be used together with --loop", BAD_INPUT)
+                    raise CommandError(f"{option}: can only be used together with --bars", BAD_INPUT)
             return None
         bars = _BARS.fullmatch(self.loop.strip())
         if bars is None:
-            raise CommandError(f"--loop: must be a number of bars such as 8bars, not {self.loop!r}", BAD_INPUT)
+            raise CommandError(f"--bars: must be a number of bars such as 8, not {self.loop!r}", BAD_INPUT)
         return Loop(bars=min(int(bars[1]), 2**31 - 1), beats_per_bar=self.beats, bpm=self.tempo or 0.0)
 
 

@@ -74,9 +74,10 @@ export function fileUrl(id, { format = "", download = false } = {}) {
 }
 
 /**
- * Watches generations over one connection, of which a browser has few. `set(ids)` says which; `onChange(generation)` is
- * called for each change, `onEnd(id)` after the last one, and `onProblem(id, error)` if the server can't watch it (for
- * a server that is away, it goes on by itself). At most 64 are watched: the first ones.
+ * Watches generations over one connection, of which a browser has few. `set(ids)` says which; `onChange(generation,
+ * queuePlace)` is called for each change, with the place in the queue while it waits; `onEnd(id)` after the last one, and
+ * `onProblem(id, error)` if the server can't watch it (for a server that is away, it goes on by itself). At most 64 are
+ * watched: the first ones.
  */
 export class Watcher {
   #source = null;
@@ -95,7 +96,10 @@ export class Watcher {
     this.#ids = key;
     if (!wanted.length) return;
     const source = new EventSource(`/api/events?${new URLSearchParams(wanted.map((id) => ["id", id]))}`);
-    source.addEventListener("message", (event) => this.onChange(JSON.parse(event.data).generation));
+    source.addEventListener("message", (event) => {
+      const { generation, queuePlace } = JSON.parse(event.data);
+      this.onChange(generation, queuePlace);
+    });
     source.addEventListener("end", (event) => this.onEnd(JSON.parse(event.data).id));
     source.addEventListener("problem", (event) => {
       const { id, error } = JSON.parse(event.data);

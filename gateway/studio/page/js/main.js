@@ -1,24 +1,20 @@
 // Starts the Studio's page: tells the state of the server, and starts each part in its region.
 
-import { ApiError, getJson, Watcher } from "/static/js/api.js";
-import * as compose from "/static/js/compose/compose_region.js";
-import { byId } from "/static/js/dom.js";
-import * as player from "/static/js/player/player_region.js";
-import { allTakes, isFinished, on, putTake } from "/static/js/state.js";
+import * as compose from "./compose/compose_region.js";
+import * as details from "./history/details.js";
+import * as history from "./history/history_view.js";
+import { startLiveUpdates } from "./live_updates.js";
+import * as player from "./player/player_region.js";
+import { startRouting } from "./routing.js";
+import { startShortcuts } from "./shortcuts.js";
+import { startToasts } from "./toasts.js";
+import { startTop } from "./top_bar.js";
 
-async function start() {
-  const state = byId("server-state");
-  try {
-    const studio = await getJson("/api/studio");
-    state.textContent = studio.version ? `version ${studio.version}` : "";
-  } catch (error) {
-    if (!(error instanceof ApiError)) throw error;
-    state.textContent = error.message;
-  }
-}
-
-start();
-player.start();
+startToasts();
+startShortcuts();
+startTop();
 compose.start();
-const watcher = new Watcher({ onChange: putTake });
-on("changed", () => watcher.set(allTakes().filter((take) => !isFinished(take)).map(({ id }) => id)));
+player.start();
+details.start(history.start());
+startLiveUpdates();
+startRouting(); // Last: the take in the address is selected when all parts listen.

@@ -34,11 +34,11 @@ export function allTakes() {
   return [...takes.values()];
 }
 
-/** Remembers a generation and tells all parts of the page if anything about it is new. */
-export function putTake(generation) {
+/** Remembers a generation and tells all parts of the page if anything about it, or its place in the queue, is new. */
+export function putTake(generation, queue) {
   const known = takes.get(generation.id);
-  if (known && JSON.stringify(known) === JSON.stringify(generation)) return;
-  emit("changed", { generation });
+  if (!queue && known && JSON.stringify(known) === JSON.stringify(generation)) return;
+  emit("changed", { generation, queue });
 }
 
 /** The id of the selected take; empty if there is none. */

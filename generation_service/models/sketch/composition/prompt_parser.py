@@ -17,15 +17,24 @@ _GENRES: Final = (
     ("lo-fi", r"lo-?\s?fi|lofi|chill-?hop|study beats?|jazz-?hop|downtempo"),
     ("trap", r"trap|drill|phonk"),
     ("drum and bass", r"drums?\s*(?:and|&|n|'n'?|\+)\s*bass|d\s?(?:&|n)\s?b|dnb|jungle|liquid funk"),
-    ("techno", r"techno|acid|trance|minimal electro"),
+    ("dubstep", r"(?:dub|bro)-?\s?step|riddim|wobble"),
+    ("trance", r"(?:psy-?|goa |uplifting |progressive )?trance|eurodance"),
+    ("techno", r"techno|acid|minimal electro"),
+    ("synthwave", r"synth-?\s?wave|retro-?wave|out-?run|vapor-?wave|synth-?pop|electro-?pop|80s|eighties|new wave"),
     ("house", r"(?:deep |tech |progressive |tropical )?house|edm|disco|dance|club|garage"),
+    ("reggae", r"reggae|dub|ska|rock-?steady|dancehall|roots"),
     ("hip hop", r"hip[\s-]?hop|boom[\s-]?bap|rap|trip[\s-]?hop|r\s?&\s?b|rnb|neo[\s-]?soul"),
-    ("rock", r"rock|metal|punk|grunge|blues"),
+    ("metal", r"metal|thrash|metalcore|death ?core|djent|doom"),
+    ("rock", r"rock|punk|grunge|surf"),
+    ("bossa nova", r"bossa(?:[\s-]?nova)?|samba|latin|brazilian"),
+    ("funk", r"funk(?:y)?|soul|motown|afrobeat"),
+    ("blues", r"blues|bluesy|boogie|shuffle"),
     ("ambient", r"ambient|drone|soundscape|meditation|meditative|new age|atmospheric"),
-    ("jazz", r"jazz|bebop|be-bop|swing|bossa(?: nova)?|big band"),
+    ("jazz", r"jazz|bebop|be-bop|swing|big band"),
     ("classical", r"classical|baroque|romantic era|orchestral|symphon\w+|string quartet|sonata|cinematic"),
     ("jazz", r"jazzy"),
-    ("pop", r"pop|synth-?wave|synth-?pop|indie|funk|folk|country|reggae|80s"),
+    ("folk", r"folk|country|bluegrass|americana|singer[\s-]songwriter|celtic|campfire"),
+    ("pop", r"pop|indie"),
 )
 
 # Longest first, so that "bass guitar" is a bass, and "electric piano" is not a piano.
@@ -36,14 +45,22 @@ _INSTRUMENTS: Final = (
     ("808", r"808s?"),
     ("bass", r"bass|bassline|basslines|sub"),
     ("piano", r"(?:grand |upright )?pianos?"),
-    ("guitar", r"(?:acoustic |nylon |clean )?guitars?"),
+    ("clav", r"clavinets?|clav"),
+    ("banjo", r"banjos?|mandolins?"),
+    ("guitar", r"(?:acoustic |nylon |steel |clean |spanish )?guitars?"),
+    ("fiddle", r"fiddles?|solo violin"),
     ("strings", r"strings?|violins?|violas?|cellos?|orchestra"),
     ("choir", r"choirs?|choral"),
     ("pad", r"pads?"),
-    ("bells", r"bells?|glockenspiel|music box|celesta|chimes?|vibraphone|vibes?|marimba|kalimba"),
+    ("vibraphone", r"vibraphones?|vibes?"),
+    ("marimba", r"marimbas?|xylophones?|steel ?drums?|steel ?pans?"),
+    ("kalimba", r"kalimbas?"),
+    ("bells", r"bells?|glockenspiel|music box|celesta|chimes?"),
     ("flute", r"flutes?|pan ?pipes?|whistle|clarinet|oboe|woodwinds?"),
     ("organ", r"organs?|hammond"),
-    ("brass", r"brass|horns?|trumpets?|trombones?|sax(?:ophones?)?"),
+    ("sax", r"sax(?:ophones?)?"),
+    ("trumpet", r"trumpets?|flugelhorns?"),
+    ("brass", r"brass|horns?|trombones?|tubas?"),
     ("harp", r"harps?"),
     ("synth", r"synths?|synthesi[sz]ers?|arps?|arpeggiator|leads?"),
     ("drums", r"drums?|drum kit|drum machine|percussion"),
@@ -172,7 +189,7 @@ def _parse_genre(text: str) -> tuple[str | None, str]:
         pattern = _word_pattern(words)
         if pattern.search(text):
             found = found or name
-            if name in ("drum and bass", "hip hop", "trap"):
+            if name in ("drum and bass", "hip hop", "trap", "dubstep"):
                 text = pattern.sub(" ", text)
     return found, text
 

@@ -1,8 +1,8 @@
-"""The conventions that define a genre: the types of the data in `genres.py`.
+"""The conventions that define a genre: the types of the data in `genres`.
 
 A rhythm is a string with one character per sixteenth, 16 per bar; longer strings span several bars. `X` is an accent,
-`x` a normal hit, `o` a soft one, `r` a roll of three within the sixteenth, and `.` a rest. The notes of chord and bass
-rhythms last until the next hit.
+`x` a normal hit, `o` a soft one, `g` a ghost note, `m` a muted one, `r` a roll of three within the sixteenth, `d` one
+of two, and `.` a rest. The notes of pitched rhythms last until the next hit; `_` ends one earlier.
 """
 
 from __future__ import annotations
@@ -10,9 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-VELOCITIES: Final = {"X": 1.0, "x": 0.78, "o": 0.4, "r": 0.7}
+VELOCITIES: Final = {"X": 1.0, "x": 0.78, "o": 0.5, "g": 0.24, "m": 0.62, "r": 0.66, "d": 0.66}
+ARTICULATIONS: Final = {"g": "ghost", "m": "mute"}
+ROLLS: Final = {"r": 3, "d": 2}
+"""How many hits within a sixteenth."""
 
 Rhythms = tuple[str, ...]
+Loops = tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +30,13 @@ class Drum:
     energy: float = 0.3
     """Plays in sections of at least this energy (0 … 1)."""
     send: float = 0.06
+    late_ms: float = 0.0
+    """How far behind the beat it is played; negative pushes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A pitched part: its sound, its rhythm, and its place in the mix."""
+    """A pitched part: its sound, its rhythm, how it plays a chord, and its place in the mix."""
 
     sound: str
     gain: float
@@ -43,6 +49,15 @@ class Part:
     """Share of the time to the next hit for which a note is held."""
     energy: float = 0.0
     ducked: bool = True
+    pattern: str = "block"
+    """Chords: block, strum, roll, power, or an arpeggio: up, wave, alberti, travis, banjo. Bass: follow (the rhythm of
+    the chords), and those of `bass_part`."""
+    voicing: str = "close"
+    """close, open (drop 2), rootless, triad (at most three tones)."""
+    alternates: tuple[str, ...] = ()
+    """Sounds of which the seed selects one."""
+    echo: float = 0.0
+    """Share sent to the delay in time with the beat."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,23 +68,31 @@ class Style:
     bpm: tuple[int, int]
     minor_share: float
     """Probability of a minor key if the prompt does not say."""
-    minor_loops: tuple[tuple[str, ...], ...]
-    """Chord loops in Roman numerals. Each chord lasts `chord_bars` bars."""
-    major_loops: tuple[tuple[str, ...], ...]
+    minor_loops: Loops
+    """Chord loops in Roman numerals. Each entry lasts `chord_bars` bars; two chords in one entry share it."""
+    major_loops: Loops
     chords: Part
     bass: Part
     lead: Part
+    cells: Rhythms
+    """Bars of melodic rhythm, from which the seed makes motifs."""
     pad: Part | None = None
+    figure: Part | None = None
+    """A second accompaniment: an arpeggio, a riff, or a rhythm guitar."""
     drums: tuple[Drum, ...] = ()
+    form: str = "song"
+    """song, beat, club, head, arc; see `form`."""
     chord_bars: int = 1
-    chord_style: str = "block"
-    """block, arpeggio, power"""
-    bass_style: str = "root"
-    """root, octaves, walking, trap, groove"""
-    lead_density: float = 0.5
+    one_loop: bool = False
+    """Whether all sections share one chord loop."""
+    scale: str = "diatonic"
+    """What the melody is made of: diatonic, pentatonic, blues, harmonic."""
     lead_energy: float = 0.5
     """The lead plays in sections of at least this energy."""
-    rootless: bool = False
+    lead_hold: int = 8
+    """The longest note of the melody, in sixteenths."""
+    solo: bool = False
+    """Whether a long piece has a solo."""
     swing: float = 0.0
     """Delay of every second unit, as a share of the unit: 0.33 gives triplets."""
     swing_eighths: bool = False
@@ -77,20 +100,29 @@ class Style:
     human_seconds: float = 0.0
     """Standard deviation of the timing of notes."""
     fill: str = "snare"
-    """snare, toms, hats, none"""
-    intro: frozenset[str] = field(default_factory=lambda: frozenset({"chords", "pad", "texture"}))
-    """The parts that play in the intro: chords, pad, bass, lead, texture, or the sound of a drum."""
-    crash: bool = True
+    """snare, toms, hats, breaks, brushes, timbales, stop, none"""
+    risers: bool = False
+    """Whether noise rises before a drop, and an impact marks it."""
+    intro: frozenset[str] = field(default_factory=lambda: frozenset({"chords", "pad", "figure"}))
+    """The parts that play in the intro: chords, pad, figure, bass, lead, or the sound of a drum."""
+    breakdown: frozenset[str] = field(default_factory=lambda: frozenset({"chords", "pad", "lead"}))
+    """The parts that play in a break."""
+    crash: str = "crash"
+    """The cymbal that opens a section; empty for none."""
+    cadence: tuple[str, str] = ("V", "V")
+    """The chord before the last one, in minor and in major."""
+    close_colour: str = ""
+    """What the last chord adds to its triad."""
+    ring_seconds: float = 1.5
+    """How long the last chord rings."""
     duck: float = 0.0
     """Depth of the side-chain: 0.7 leaves 30 % of the level under a kick."""
     echo_beats: float = 0.0
+    """The delay of the echo."""
     reverb_seconds: float = 1.2
     reverb_gain: float = 0.5
     texture: str | None = None
     """vinyl, air"""
     texture_gain: float = 0.0
-    lead_alternates: tuple[str, ...] = ()
-    """Sounds of which the seed selects the one for the lead."""
-    chord_alternates: tuple[str, ...] = ()
     gain: float = 1.0
-    """The gain that brings the mix to about -15 LUFS."""
+    """The gain that brings the mix to about -16 LUFS."""

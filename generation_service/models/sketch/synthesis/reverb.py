@@ -27,10 +27,18 @@ class Reverb:
         self._history: Spectrum = np.zeros((parts, block + 1), np.complex64)
         self._previous = np.zeros(block, np.float32)
         self._newest = 0
+        self._silent_blocks = parts + 1
+        """How many blocks of silence came last."""
 
-    def process(self, send: FloatArray) -> FloatArray:
-        """Takes a block of input, [block], and returns the reverb of the same time, [2, block]."""
+    def process(self, send: FloatArray) -> FloatArray | None:
+        """Takes a block of input, [block], and returns the reverb of the same time, [2, block]; None for silence."""
         parts = len(self._history)
+        self._silent_blocks = 0 if np.any(send) else self._silent_blocks + 1
+        if self._silent_blocks > parts:
+            if self._silent_blocks == parts + 1:
+                self._history[:] = 0.0
+                self._previous = send
+            return None
         self._history[self._newest] = np.fft.rfft(np.concatenate((self._previous, send)))
         self._previous = send
         # Row j of the history is (newest - j) blocks old. A window into the doubled, reversed response aligns the two

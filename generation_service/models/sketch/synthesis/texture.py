@@ -14,6 +14,7 @@ from generation_service.models.sketch.synthesis.tone_synthesis import RATE_HZ
 LOOP_FRAMES: Final = 1 << 17
 TEXTURES: Final = frozenset({"vinyl", "air"})
 
+_JOINT_FRAMES: Final = RATE_HZ // 4
 _CRACKLES_PER_SECOND: Final = 9.0
 
 
@@ -40,6 +41,18 @@ def render_texture(name: str) -> FloatArray:
     swell = np.stack([0.7 + 0.3 * np.sin(turn), 0.7 + 0.3 * np.cos(turn)])
     air: FloatArray = (bed * swell).astype(np.float32)
     return air
+
+
+def render_endless_texture(name: str, frames: int) -> FloatArray:
+    """A texture of any length whose end leads into its start: float32 [2, frames]."""
+    loop = render_texture(name)
+    joint = min(_JOINT_FRAMES, frames // 2)
+    tiled = np.tile(loop, (1, -(-(frames + joint) // LOOP_FRAMES)))
+    out = tiled[:, :frames].copy()
+    # What follows the end is what the start passes out of. Noise keeps its level by an equal-power crossfade.
+    angle = np.arange(joint, dtype=np.float32) * np.float32(np.pi / 2 / max(1, joint))
+    out[:, :joint] = np.sin(angle) * out[:, :joint] + np.cos(angle) * tiled[:, frames : frames + joint]
+    return out
 
 
 def _filtered(signal: FloatArray, shape: npt.NDArray[np.floating]) -> FloatArray:

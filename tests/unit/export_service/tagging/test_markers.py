@@ -24,6 +24,7 @@ CUE_POINT, NAME_BYTES = struct.Struct("=iIiiiI"), 256
 LOOP = struct.Struct("=iIII")
 MAX_CUES, MAX_LOOPS = 100, 16
 FORWARD = 801
+LOOP_FIGURES, LOOP_INFO = 0x10E0, struct.Struct("<hhiifi")
 
 
 def query(path, command, size):
@@ -111,3 +112,21 @@ def test_libsndfile_reads_aiff_markers_and_loop(tmp_path):
     assert re.search(r"Base Note : (\d+)", parsed)[1] == "54"
     sustained = re.search(r"mode  : 801 => forward\n +begin : (\d+)\n +end   : (\d+)", parsed)
     assert sustained.groups() == ("2", "4")
+
+
+@pytest.mark.parametrize("name", ["AIFF", "WAV"])
+def test_libsndfile_reads_the_beats_of_a_loop(tmp_path, name):
+    """`basc` of AIFF says that it loops. `acid` says how many beats it has, and that it is to be stretched."""
+    bpm = 16 * 60 * RATE / FRAMES
+    loop = replace(TAGS, bpm=bpm, key="F# minor", sections=(Section("loop", 0, FRAMES),))
+    path = write_tagged(tmp_path / f"a{FORMATS[name][2]}", name, loop)
+    numerator, denominator, loop_mode, beats, read_bpm, root = LOOP_INFO.unpack_from(query(path, LOOP_FIGURES, 44))
+    assert (numerator, denominator, loop_mode, beats, root) == (4, 4, FORWARD, 16, 54)
+    assert read_bpm == pytest.approx(bpm, rel=1e-3)
+    if name == "WAV":
+        assert struct.unpack_from("<I", read_tag_chunks(path)[b"acid"][0]) == (0x02 | 0x04,)
+
+
+def test_music_that_is_no_loop_has_no_basic_loop(tmp_path):
+    path = write_tagged(tmp_path / "a.aiff", "AIFF", replace(TAGS, sections=SECTIONS))
+    assert b"basc" not in path.read_bytes()

@@ -53,6 +53,8 @@ def filled(database: Database) -> Database:
                 "lease_check_at": moment if status is PROCESSING else None,
                 "metadata_": {},
                 "rating": n % 5 + 1 if n % 100 == 0 else None,
+                "bpm": float(60 + n % 120) if status is COMPLETED else None,
+                "music_key": "A minor" if n % 24 == 1 else None,
             }
         )
         prompts.append({"text": f"p{n}", "text_sha256": text_sha256(f"p{n}"), "last_used_at": moment})
@@ -102,6 +104,7 @@ PRIMARY = "pk_generations|sqlite_autoindex_generations_1"
 CREATED, STATUS, MODEL = (
     f"ix_generations_{name}" for name in ("created_at", "status_created_at", "model_name_created_at")
 )
+MUSIC = "ix_generations_bpm"
 LEASES, WAITING, QUEUE, RATED = (f"ix_generations_{name}" for name in ("leases", "waiting", "queue", "rated"))
 
 EXPIRED = f"{PRIMARY}|{STATUS}|{LEASES}"
@@ -123,6 +126,10 @@ CASES: list[tuple[Callable[[Session], Any], list[str]]] = [
     (newest(min_rating=4, statuses=[COMPLETED], created_before=BEGAN + timedelta(seconds=1000)), [RATED]),
     (newest(min_rating=5, model_name="m1", created_after=BEGAN), [RATED]),
     (newest(min_rating=4, statuses=[COMPLETED, FAILED], model_name="m1"), [RATED]),
+    (newest(min_bpm=61.0, max_bpm=61.0), [MUSIC]),
+    (newest(min_bpm=300.0, statuses=[COMPLETED]), [MUSIC]),
+    (newest(key="D# minor"), [MUSIC]),
+    (newest(max_bpm=70.0, key="A minor", model_name="m1"), [MUSIC]),
     (second_page, [f"{STATUS}|{CREATED}"] * 2),
     (lambda s: list_prompts(s, PromptOrder.MOST_USED, "", Page(10)), ["ix_prompts_used_count_id"]),
     (lambda s: list_prompts(s, PromptOrder.MOST_RECENT, "", Page(10)), ["ix_prompts_last_used_at"]),

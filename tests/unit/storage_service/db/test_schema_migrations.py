@@ -128,6 +128,27 @@ def test_downgrade_to_0011_forgets_comparisons(empty_url: str, empty_database: D
     assert list(find_violations(empty_database)) == []
 
 
+def test_upgrade_to_0013_finds_earlier_music_by_tempo_and_key(empty_url: str, empty_database: Database) -> None:
+    schema.upgrade(empty_url)
+    long = {"instruments": "bells, " * 60}  # It is packed.
+    known = [{"bpm": 84.0}, {"measured_key": "A# major", "measured_bpm": 120.5, **long}, {"key": "?"}, long]
+    with empty_database.write() as session:
+        for number, metadata in enumerate(known):
+            creation.create(session, NewGeneration(f"take {number}", "sketch", 4.0, 32000, 2, metadata=metadata))
+    schema.downgrade(empty_url, "0012")
+    schema.upgrade(empty_url)
+    with empty_database.read() as session:
+        rows = session.execute(select(Generation.prompt, Generation.bpm, Generation.music_key)).all()
+        by_key, _ = listing.list_generations(session, listing.GenerationFilter(key="Bb major"), Page())
+    assert sorted(map(tuple, rows), key=str) == [
+        ("take 0", 84.0, None),
+        ("take 1", 120.5, "Bb major"),
+        ("take 2", None, None),
+        ("take 3", None, None),
+    ]
+    assert [row.prompt for row in by_key] == ["take 1"]
+
+
 def prompts_with(session: Session, needle: str) -> list[Prompt]:
     return listing.list_prompts(session, listing.PromptOrder.MOST_USED, needle, Page())[0]
 

@@ -1,7 +1,9 @@
 /** What the form does with earlier music: which take, which part of it, and how to stop doing so. */
 import { element } from "../dom.js";
+import { getTake } from "../state.js";
 import { AudioSource } from "./audio_source.js";
 import { numberField } from "./field.js";
+import { EDIT_KINDS } from "./requests.js";
 import { readField } from "./rows.js";
 
 const KINDS = [
@@ -56,7 +58,7 @@ export class EditPanel extends EventTarget {
     const { source } = this.source;
     if (!source) throw Object.assign(new Error("Choose the take or the file first."), { field: this.source });
     const [start, end, added, seconds] = this.fields.map((field) => (field.root.hidden ? undefined : readField(field)));
-    return { kind, id: source.id, start, end, added, seconds };
+    return { kind, id: source.id, start, end, added, seconds, original: getTake(source.id) };
   }
 
   /** Begins an edit of this take; `start` and `end` in seconds are those of the part, if one is selected. */
@@ -64,6 +66,20 @@ export class EditPanel extends EventTarget {
     this.kind.value = kind;
     this.source.useTake(take);
     this.setRange(start === undefined ? null : [start, end]);
+    this.#show();
+  }
+
+  /** Shows the edit or the continuation that made this take, if it was made by one. */
+  restore({ edit, continuation }) {
+    const kind = edit ? Object.keys(EDIT_KINDS).find((name) => EDIT_KINDS[name] === edit.kind) : continuation && "continue";
+    if (!kind) return;
+    const { sourceId } = edit ?? continuation;
+    const { prompt = "earlier audio", durationSeconds } = getTake(sourceId) ?? {};
+    this.kind.value = kind;
+    this.source.use({ id: sourceId, name: prompt.slice(0, 60), seconds: durationSeconds });
+    if (kind === "repaint") this.setRange([edit.startSeconds, edit.endSeconds]);
+    else if (edit) this.added.value = edit.addedSeconds;
+    else this.kept.value = continuation.seconds;
     this.#show();
   }
 

@@ -28,12 +28,14 @@ const EDITS = new Set(["repaint", "extend-left", "extend-right"]);
 export class ComposeForm {
   #models = new Models();
   #edit = new EditPanel();
+  #groups;
   #parts;
   #isSending = false;
   #unsent = null;
 
   constructor(region) {
     const { fields, rows, sources, groups } = buildFields();
+    this.#groups = groups;
     this.fields = fields;
     this.rows = rows;
     this.sources = sources;
@@ -53,7 +55,7 @@ export class ComposeForm {
         "div",
         { class: "actions" },
         this.submit,
-        element("div", { class: "field check" }, this.listen, element("label", { for: "listen-live" }, "Listen while it is made")),
+        element("div", { class: "field check" }, this.listen, element("label", { for: "listen-live" }, "Listen live")),
         element("button", { type: "button", class: "button", onclick: () => this.reset() }, "Clear"),
       ),
       this.status,
@@ -78,7 +80,10 @@ export class ComposeForm {
     this.#parts.model_name.control.addEventListener("change", () => this.#fit());
     this.#parts["loop.bars"].control.addEventListener("input", () => this.#fit());
     this.#edit.addEventListener("change", () => this.#fit());
-    on("reuse", ({ generation }) => this.fill(generation));
+    on("reuse", ({ generation }) => {
+      this.fill(generation);
+      this.#edit.restore(generation);
+    });
     on("edit", ({ id, kind, start, end }) => this.begin(kind, getTake(id), { start, end }));
     on("range", ({ id, range }) => this.#edit.source.source?.id === id && this.#edit.setRange(range));
     // A file that misses its place would replace the page.
@@ -161,6 +166,7 @@ export class ComposeForm {
     const kind = this.#edit.kind.value;
     this.#parts.model_name.setHelp(describeModel(model));
     for (const [path, capability] of Object.entries(NEEDS)) this.#parts[path].setUnavailable(this.#models.whyNot(capability, model));
+    this.#placeEdit();
     const isEdit = EDITS.has(kind);
     if (isEdit) for (const path of NOT_IN_EDITS) this.#parts[path].setUnavailable("This can't be used in an edit.");
     const bars = this.#parts["loop.bars"];
@@ -176,6 +182,16 @@ export class ComposeForm {
     const adapters = (model?.adapters ?? []).filter((adapter) => !adapter.problem);
     byId("adapter-names")?.replaceChildren(...adapters.map(({ name }) => element("option", { value: name })));
     this.submit.textContent = isEdit || kind === "continue" ? "Generate the new part" : "Generate";
+  }
+
+  /** What is made of earlier music comes first while it is being described. */
+  #placeEdit() {
+    const { root, isActive } = this.#edit;
+    const before = isActive ? this.root.firstElementChild : this.#groups[1];
+    if (root === before || root.nextElementSibling === before) return;
+    const focused = document.activeElement;
+    this.root.insertBefore(root, before);
+    if (root.contains(focused)) focused.focus();
   }
 
   /** Sends the request, again with the same ids if it is not known whether the server got it. */
@@ -230,7 +246,7 @@ export class ComposeForm {
 
   #report(error) {
     if (!(error instanceof ApiError)) throw error;
-    const message = toSentence(error.message);
+    const message = toSentence(error);
     const parts = Object.values(this.#parts);
     for (const row of this.rows) parts.push(...row.fields);
     for (const source of Object.values(this.sources)) parts.push(...Object.values(source.fields));

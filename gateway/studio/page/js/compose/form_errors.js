@@ -21,8 +21,10 @@ export function findPart(field, parts) {
   return null;
 }
 
-/** What the message says, as a sentence. */
-export function toSentence(message) {
-  const text = message.charAt(0).toUpperCase() + message.slice(1);
+/** What an error says, as a sentence, without the name of the field: that is where it is shown. */
+export function toSentence({ message, field }) {
+  const prefix = `${field}: `;
+  const words = field && message.startsWith(prefix) ? message.slice(prefix.length) : message;
+  const text = words.charAt(0).toUpperCase() + words.slice(1);
   return /[.!?]$/.test(text) ? text : `${text}.`;
 }

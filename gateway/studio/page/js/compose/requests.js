@@ -1,6 +1,7 @@
 /** Builds CreateGenerationRequests, in protobuf's JSON, from what the form has. */
 
-const KINDS = {
+/** Kinds of edits, as the form calls them and as the contract does. */
+export const EDIT_KINDS = {
   repaint: "EDIT_KIND_REPAINT",
   "extend-left": "EDIT_KIND_EXTEND_LEFT",
   "extend-right": "EDIT_KIND_EXTEND_RIGHT",
@@ -12,8 +13,8 @@ const MAX_SEED = 2n ** 63n - 1n;
  *
  * @param {Record<string, any>} values of the form's fields by their paths, e.g. "sampling.temperature"; those of rows and
  *   sources are messages.
- * @param {{kind: string, id: string, start?: number, end?: number, added?: number, seconds?: number} | null} edit of
- *   earlier music.
+ * @param {{kind: string, id: string, start?: number, end?: number, added?: number, seconds?: number, original?: object} | null}
+ *   edit of earlier music; `original` is the generation with this id, if it is one.
  */
 export function buildRequests(values, edit) {
   const request = {};
@@ -29,7 +30,7 @@ export function buildRequests(values, edit) {
     delete request.conditioning.promptWeight;
   }
   if (edit) addEdit(request, edit);
-  if (edit || request.loop) delete request.durationSeconds;
+  if (request.edit || request.loop) delete request.durationSeconds;
   const seed = values.seed === undefined ? undefined : BigInt(values.seed);
   return Array.from({ length: values.count ?? 1 }, (_, index) => ({
     ...request,
@@ -38,11 +39,13 @@ export function buildRequests(values, edit) {
   }));
 }
 
-function addEdit(request, { kind, id, start, end, added, seconds }) {
-  if (kind === "variation") request.variationOf = id;
-  else if (kind === "continue") request.continuation = { sourceId: id, ...(seconds && { seconds }) };
-  else if (kind === "repaint") request.edit = { sourceId: id, kind: KINDS[kind], startSeconds: start, endSeconds: end };
-  else request.edit = { sourceId: id, kind: KINDS[kind], addedSeconds: added };
+function addEdit(request, { kind, id, start, end, added, seconds, original }) {
+  if (kind === "variation") {
+    request.variationOf = id;
+    for (const name of ["continuation", "edit"]) if (original?.[name]) request[name] = original[name];
+  } else if (kind === "continue") request.continuation = { sourceId: id, ...(seconds && { seconds }) };
+  else if (kind === "repaint") request.edit = { sourceId: id, kind: EDIT_KINDS[kind], startSeconds: start, endSeconds: end };
+  else request.edit = { sourceId: id, kind: EDIT_KINDS[kind], addedSeconds: added };
 }
 
 /** Reads a seed. Throws Error if it is none. */

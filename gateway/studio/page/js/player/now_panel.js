@@ -12,6 +12,7 @@ import { Transport } from "./transport.js";
 export class NowPanel {
   #take = null;
   #queue = {};
+  #playing = "";
 
   /** @param {import("./audio/take_player.js").TakePlayer} player */
   constructor(region, player) {
@@ -36,7 +37,10 @@ export class NowPanel {
     this.body.append(transport.problem, this.work, this.bar.root, this.commands.root);
     region.append(this.empty, this.body);
     this.transport.loop.addEventListener("click", () => this.#toggleLoop());
-    player.addEventListener("state", () => this.#changeOver());
+    player.addEventListener("state", () => {
+      this.#tellPlaying();
+      this.#changeOver();
+    });
     this.#listen();
     if (selectedId()) this.select(selectedId());
   }
@@ -126,9 +130,17 @@ export class NowPanel {
       player.load(generation.id);
     }
     if (!isFinished(generation)) player.fetch(); // To draw it, and to have it when the user wants to hear it.
-    else if (!isPlayable) player.pause();
+    else if (!isPlayable) player.stop();
     this.#changeOver();
     this.transport.show();
+  }
+
+  /** Tells the other parts which take sounds. */
+  #tellPlaying() {
+    const id = this.player.wantsToPlay ? this.player.id : "";
+    if (id === this.#playing) return;
+    this.#playing = id;
+    emit("playing", { id });
   }
 
   /** Goes over to the finished file as soon as that is not heard as a change of the level. */

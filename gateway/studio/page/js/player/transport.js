@@ -28,7 +28,8 @@ export class Transport {
     this.root = element("div", { class: "transport" }, this.start, this.play, this.loop, this.time, this.badge, volume);
     player.addEventListener("state", () => this.show());
     player.addEventListener("position", () => this.showTime());
-    player.addEventListener("problem", ({ detail }) => this.#report(detail));
+    player.addEventListener("buffer", () => player.state !== "playing" && this.#showStatus());
+    player.addEventListener("problem", ({ detail }) => (this.problem.textContent = detail.message));
     this.#setVolume();
     this.show();
   }
@@ -48,8 +49,7 @@ export class Transport {
     this.badge.className = level === "LIVE" ? "badge live" : "badge";
     this.badge.textContent = level === "LIVE" ? "As generated" : "Finished file";
     this.badge.title = level === "LIVE" ? "The samples as the model made them, before mastering" : "The samples of the file";
-    const text = this.#describe();
-    if (this.status.textContent !== text) this.status.textContent = text;
+    this.#showStatus();
     if (player.state === "playing") this.problem.textContent = "";
     this.showTime();
   }
@@ -64,6 +64,11 @@ export class Transport {
     this.problem.textContent = "";
   }
 
+  #showStatus() {
+    const text = this.#describe();
+    if (this.status.textContent !== text) this.status.textContent = text;
+  }
+
   #describe() {
     const { player } = this;
     if (player.isBlocked) return "The browser permits sound after a click: press Play.";
@@ -71,12 +76,10 @@ export class Transport {
     if (!player.wantsToPlay || player.state === "playing") return "";
     if (!player.store) return "Waiting for the first sound …";
     const wait = player.waitSeconds;
-    if (wait > 1) return `It is made slower than it plays; it starts in about ${formatWait(wait)}, to play without a gap.`;
+    // In steps, as each new text is read aloud.
+    const rounded = wait > 10 ? Math.ceil(wait / 10) * 10 : Math.ceil(wait / 5) * 5;
+    if (wait > 1) return `It arrives slower than it plays: it starts in about ${formatWait(rounded)}, to play without a gap.`;
     return player.underruns ? "Waiting for more of the music …" : "";
-  }
-
-  #report({ message, isPassing }) {
-    if (!isPassing) this.problem.textContent = message;
   }
 
   #setVolume() {

@@ -12,7 +12,7 @@ from scipy.signal import resample_poly
 from generation_service.models.base import FloatArray, GenerationParameters, Model
 from generation_service.models.sketch import Sketch, SketchState
 from generation_service.models.sketch.composition.genres import STYLES
-from generation_service.models.sketch.synthesizer import BLOCK_FRAMES
+from generation_service.models.sketch.piece import BLOCK_FRAMES
 
 RATE = 32_000
 MODEL: Model[SketchState] = Sketch()
@@ -56,7 +56,7 @@ def test_sections_cover_the_piece_without_a_gap(seconds: float) -> None:
         assert [section.start_frame for section in sections] == [0, *(section.end_frame for section in sections[:-1])]
         assert sections[-1].end_frame == frames
         assert all(section.start_frame < section.end_frame for section in sections)
-        assert {section.name for section in sections} <= {"intro", "A", "B", "break", "outro"}
+        assert (sections[0].name == "intro") == (len(sections) > 1)
         if seconds == 590.0:
             bar_frames = 4 * 60 / float(MODEL.prefill(GenerationParameters(prompt, frames, 5)).metadata["bpm"]) * RATE
             assert len(sections) > 5
@@ -176,47 +176,6 @@ def test_tempo_can_be_heard(genre: str) -> None:
 
 def test_requested_tempo_can_be_heard() -> None:
     assert tempo(render("house at 107.5 bpm", 16.0, 2)) == pytest.approx(107.5, rel=0.01)
-
-
-def chroma(audio: FloatArray) -> FloatArray:
-    """The strength of the twelve pitch classes, from spectral peaks between 60 and 1100 Hz."""
-    size = 16_384
-    frames = np.lib.stride_tricks.sliding_window_view(audio.sum(axis=1), size)[:: size // 4]
-    spectra = np.abs(np.fft.rfft(frames * np.hanning(size).astype(np.float32), axis=1))
-    inner = spectra[:, 1:-1]
-    peaks = np.zeros_like(spectra)
-    peaks[:, 1:-1] = inner * ((inner > spectra[:, :-2]) & (inner > spectra[:, 2:]))
-    hz = np.fft.rfftfreq(size, 1.0 / RATE)
-    band = (hz > 60.0) & (hz < 1100.0)
-    classes = np.round(69.0 + 12.0 * np.log2(hz[band] / 440.0)).astype(int) % 12
-    out: FloatArray = np.bincount(classes, np.sqrt(peaks).sum(axis=0)[band], 12).astype(np.float32)
-    return out
-
-
-# D. Temperley's key profiles (The Cognition of Basic Musical Structures, 2001), major and minor.
-MAJOR = (0.748, 0.060, 0.488, 0.082, 0.670, 0.460, 0.096, 0.715, 0.104, 0.366, 0.057, 0.400)
-MINOR = (0.712, 0.084, 0.474, 0.618, 0.049, 0.460, 0.105, 0.747, 0.404, 0.067, 0.133, 0.330)
-
-
-def key_rank(audio: FloatArray, tonic: int, minor: bool) -> int:
-    """The rank of a key among all 24 by the fit of its profile to the chroma; 1 is the best."""
-    strength = chroma(audio)
-    fit = {
-        (pitch, is_minor): float(np.corrcoef(strength, np.roll(profile, pitch))[0, 1])
-        for is_minor, profile in ((False, MAJOR), (True, MINOR))
-        for pitch in range(12)
-    }
-    return sorted(fit.values(), reverse=True).index(fit[tonic, minor]) + 1
-
-
-def test_key_can_be_heard() -> None:
-    """The requested key fits best, or at worst a close relative does (E flat major for C minor)."""
-    ranks = []
-    for genre in ("jazz", "hip hop", "techno", "ambient", "trap"):
-        for name, tonic, minor in (("C minor", 0, True), ("F# major", 6, False), ("E minor", 4, True)):
-            ranks.append(key_rank(render(f"{genre} in {name}", 16.0, 1), tonic, minor))
-    assert max(ranks) <= 4, ranks
-    assert ranks.count(1) >= 11, ranks
 
 
 def test_stereo_width_and_mono_fold() -> None:

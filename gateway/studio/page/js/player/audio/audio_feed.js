@@ -7,7 +7,8 @@
 import { liveUrl, request as fetchResponse } from "../../api.js";
 import { SampleStore } from "./sample_store.js";
 
-const FIRST_PAUSE_MS = 100;
+/** Long enough for the news that a take was cancelled, which ends its samples too. */
+const FIRST_PAUSE_MS = 250;
 const MAX_PAUSE_MS = 2000;
 /** How long to try to go on after a connection was lost before the listener has to ask for it. */
 const RESUME_MS = 120_000;

@@ -2,7 +2,7 @@
  * Plays one take after another: live from its first chunk, and any place of it once it has arrived.
  *
  * Events: "state" (playback, buffering, loop or what is known of the take has changed), "position", "buffer" {startFrame,
- * samples} (samples have arrived), "problem" {message, isPassing}.
+ * samples} (samples have arrived), "problem" {message} (it can't go on).
  */
 import { emit, on } from "../../state.js";
 import { AudioFeed } from "./audio_feed.js";
@@ -77,14 +77,9 @@ export class TakePlayer extends EventTarget {
     return this.#queue.loop.range;
   }
 
-  /** Factor of the amplitude, 0 to 1. */
-  get volume() {
-    return this.#output.volume;
-  }
-
+  /** Sets the factor of the amplitude, 0 to 1. */
   set volume(volume) {
     this.#output.volume = volume;
-    this.#changed();
   }
 
   /** Where the sound comes out, for measurements: {context, node}; null before the first. */
@@ -136,6 +131,14 @@ export class TakePlayer extends EventTarget {
     this.#isFetching = true;
     this.#speed = new ArrivalSpeed();
     this.#feed.start(this.store ? this.#queue.frame : 0);
+  }
+
+  /** Ends the download and the sound: nothing more will come of a take that has failed or was cancelled. */
+  stop() {
+    this.#feed?.stop();
+    this.isInterrupted = false;
+    this.pause();
+    this.#changed();
   }
 
   /** Plays. Has to be called from a click or a key for the first time; browsers are silent otherwise. */
@@ -196,7 +199,7 @@ export class TakePlayer extends EventTarget {
       header: () => this.#begin(),
       data: (detail) => this.#arrived(detail),
       end: () => this.#arrived(null),
-      interrupted: ({ error }) => this.#interrupt(true, error),
+      interrupted: () => this.#interrupt(true),
       resumed: () => this.#interrupt(false),
       failed: ({ error }) => this.#fail(error),
     };
@@ -278,21 +281,16 @@ export class TakePlayer extends EventTarget {
     if (isNewState) this.#changed();
   }
 
-  #interrupt(isInterrupted, error) {
+  #interrupt(isInterrupted) {
     this.isInterrupted = isInterrupted;
-    if (error) this.#report(error.message, true);
     this.#changed();
   }
 
-  #fail(error) {
+  #fail({ message }) {
     this.isInterrupted = this.#isFetching = false;
     this.pause();
-    this.#report(error.message, false);
+    this.dispatchEvent(new CustomEvent("problem", { detail: { message } }));
     this.#changed();
-  }
-
-  #report(message, isPassing) {
-    this.dispatchEvent(new CustomEvent("problem", { detail: { message, isPassing } }));
   }
 
   #changed() {

@@ -46,5 +46,5 @@ def test_continue_seconds_need_a_source() -> None:
 def test_options_are_checked_before_a_server_is_needed() -> None:
     with pytest.raises(CommandError, match="--section"):
         GenerateOptions(prompt="x", sections=["8 calm"]).parse_sources()
-    with pytest.raises(CommandError, match="--loop"):
+    with pytest.raises(CommandError, match="--bars"):
         GenerateOptions(prompt="x", loop="8 beats").parse_sources()

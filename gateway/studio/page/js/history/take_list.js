@@ -1,0 +1,149 @@
+// The takes that match the filters, newest first, loaded page by page as they are needed.
+
+import { call } from "../api.js";
+import { tempoOf, keyOf, timeKey } from "../formats.js";
+import { getTake, putTake } from "../state.js";
+
+const PAGE_SIZE = 100;
+
+/** The filters of a list without any; the names are those of ListGenerationsRequest. */
+export const NO_FILTERS = Object.freeze({
+  promptContains: "",
+  modelName: "",
+  states: [],
+  minRating: 0,
+  minBpm: 0,
+  maxBpm: 0,
+  key: "",
+  createdAfter: "",
+  createdBefore: "",
+});
+
+/** The part of a request that a filter is: protobuf's JSON leaves out what is empty. */
+export function requestOf(filters) {
+  const isSet = ([, value]) => (Array.isArray(value) ? value.length > 0 : Boolean(value));
+  return Object.fromEntries(Object.entries(filters).filter(isSet));
+}
+
+/** Whether the server would list this generation with these filters: it is asked for none that the page can judge. */
+export function matches(generation, filters) {
+  const { promptContains, modelName, states, minRating, minBpm, maxBpm, key, createdAfter, createdBefore } = filters;
+  const created = timeKey(generation.createdAt);
+  const bpm = tempoOf(generation);
+  return (
+    generation.prompt.toLowerCase().includes(promptContains.toLowerCase()) &&
+    (!modelName || generation.modelName === modelName) &&
+    (!states.length || states.includes(generation.state)) &&
+    (generation.rating ?? 0) >= minRating &&
+    (!minBpm || bpm >= minBpm) &&
+    (!maxBpm || (bpm > 0 && bpm <= maxBpm)) &&
+    (!key || keyOf(generation) === key) &&
+    (!createdAfter || created >= timeKey(createdAfter)) &&
+    (!createdBefore || created < timeKey(createdBefore))
+  );
+}
+
+function orderOf(generation) {
+  return `${timeKey(generation.createdAt)} ${generation.id}`;
+}
+
+/**
+ * Loads and holds the ids. Sends "change" when they, or what is known of the loading, have changed.
+ *
+ * Takes that come or change meanwhile are put where they belong, so that a list that is open for days stays right.
+ * A take that stops matching stays until the filters are set again: it would vanish under the listener's hands.
+ */
+export class TakeList extends EventTarget {
+  ids = [];
+  isComplete = false;
+  isLoading = false;
+  error = null;
+  #filters = { ...NO_FILTERS };
+  #token = "";
+  #abort = null;
+  #hidden = new Set();
+
+  /** The filters in force. */
+  get filters() {
+    return this.#filters;
+  }
+
+  /** Starts over with other filters, or with the same. */
+  setFilters(filters) {
+    this.#abort?.abort();
+    this.#filters = { ...NO_FILTERS, ...filters };
+    this.ids = [];
+    this.#token = "";
+    this.isComplete = this.isLoading = false;
+    return this.loadMore();
+  }
+
+  /** Loads the next page, unless one is being loaded or there is none. */
+  async loadMore() {
+    if (this.isLoading || this.isComplete) return;
+    const abort = (this.#abort = new AbortController());
+    this.isLoading = true;
+    this.error = null;
+    this.#changed();
+    try {
+      const request = { ...requestOf(this.#filters), pageSize: PAGE_SIZE, pageToken: this.#token };
+      const answer = await call("ListGenerations", request, { signal: abort.signal });
+      if (abort.signal.aborted) return;
+      this.#token = answer.nextPageToken ?? "";
+      this.isComplete = !this.#token;
+      this.#append(answer.generations ?? []);
+    } catch (error) {
+      if (abort.signal.aborted) return;
+      this.error = error;
+    }
+    this.isLoading = false;
+    this.#changed();
+  }
+
+  /** Looks for takes that others have made since, and puts them in their places. */
+  async refresh() {
+    if (this.isLoading || this.error) return;
+    const answer = await call("ListGenerations", { ...requestOf(this.#filters), pageSize: 20 });
+    for (const generation of answer.generations ?? []) putTake(generation);
+  }
+
+  /** Takes in what has become of a generation. */
+  take(generation) {
+    const isKnown = this.ids.includes(generation.id);
+    if (isKnown || this.#hidden.has(generation.id) || !matches(generation, this.#filters)) return;
+    const order = orderOf(generation);
+    const isOlder = (id) => orderOf(getTake(id)) < order;
+    let index = this.ids.findIndex(isOlder);
+    if (index < 0) {
+      if (!this.isComplete) return; // It comes with its page.
+      index = this.ids.length;
+    }
+    this.ids.splice(index, 0, generation.id);
+    this.#changed();
+  }
+
+  /** Takes a generation out. While it is hidden, it does not come back by itself. */
+  hide(id) {
+    this.#hidden.add(id);
+    this.ids = this.ids.filter((one) => one !== id);
+    this.#changed();
+  }
+
+  /** Puts a hidden generation back in its place. */
+  restore(id) {
+    this.#hidden.delete(id);
+    const generation = getTake(id);
+    if (generation) this.take(generation);
+  }
+
+  #append(generations) {
+    const known = new Set(this.ids);
+    for (const generation of generations) putTake(generation);
+    const added = generations.filter(({ id }) => !known.has(id) && !this.#hidden.has(id) && !this.ids.includes(id));
+    this.ids.push(...added.map(({ id }) => id));
+  }
+
+  #changed() {
+    this.dispatchEvent(new Event("change"));
+  }
+}

@@ -1,0 +1,61 @@
+// Small waveforms: fetched when they come into sight, a few at a time, and kept.
+
+import { call } from "../api.js";
+import { drawWaveform } from "../drawing/waveform.js";
+
+const POINTS = 66;
+const AT_ONCE = 2;
+const KEPT = 2000;
+
+const cache = new Map();
+const wanted = new Map();
+let running = 0;
+
+function remember(id, data) {
+  cache.set(id, data);
+  if (cache.size > KEPT) cache.delete(cache.keys().next().value);
+}
+
+function draw(canvas, data) {
+  canvas.hidden = !data.length;
+  if (data.length) drawWaveform(canvas, { peaks: data, scale: 128 });
+}
+
+/** Draws the waveform of a finished take as soon as it is there. Call `forget` when the canvas goes out of sight. */
+export function showThumbnail(canvas, id) {
+  const data = cache.get(id);
+  if (data) return draw(canvas, data);
+  canvas.hidden = true;
+  wanted.set(canvas, id);
+  pump();
+}
+
+/** Does not fetch for this canvas any more. */
+export function forgetThumbnail(canvas) {
+  wanted.delete(canvas);
+}
+
+async function pump() {
+  // The latest come first: they are in sight, while those before may have been scrolled past.
+  while (running < AT_ONCE && wanted.size) {
+    const [canvas, id] = [...wanted].at(-1);
+    wanted.delete(canvas);
+    running += 1;
+    fetchPoints(id)
+      .then((data) => canvas.isConnected && canvas.dataset.take === id && draw(canvas, data))
+      .finally(() => {
+        running -= 1;
+        pump();
+      });
+  }
+}
+
+async function fetchPoints(id) {
+  try {
+    const { data = [] } = await call("GetWaveform", { generationId: id, points: POINTS });
+    remember(id, data);
+    return data;
+  } catch {
+    return []; // Its file may be gone; the details of the take say so. It is tried again when the row comes back.
+  }
+}

@@ -1,0 +1,98 @@
+"""Hip hop, trap and lo-fi."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from generation_service.models.sketch.composition.style import Drum, Part, Style
+
+# fmt: off
+HIP_HOP: Final = Style(
+    name="hip hop", gain=1.95, bpm=(84, 96), minor_share=0.8, form="beat", one_loop=True,
+    minor_loops=(("i7", "i7", "bVImaj7", "v7"), ("i9", "iv7", "i9", "bVII7"), ("i7", "bVII", "bVImaj7", "V7"),
+        ("i9", "bVImaj7", "iv7", "v7")),
+    major_loops=(("Imaj7", "vi7", "ii7", "V7"), ("Imaj9", "iii7", "vi7", "IVmaj7"), ("Imaj7", "IVmaj7", "Imaj7", "V7")),
+    chords=Part("epiano", 0.60, 53, ("X.....x.........", "X.........x.....", "X..x......x.....", "X......x..x....."),
+        0.18,
+        -0.15, 0.85, voicing="rootless", alternates=("epiano", "piano", "vibraphone")),
+    bass=Part("bass", 0.62, 31, ("X.....x.x..x....", "X......x..x...x.", "X..x....x.x.....", "X.....xx..x..g.x"), 0.0,
+        gate=0.8, energy=0.3, ducked=False, pattern="groove"),
+    lead=Part("piano", 0.42, 65, send=0.3, pan=0.2, alternates=("piano", "flute", "sax", "trumpet"), echo=0.25),
+    figure=Part("clean guitar", 0.22, 57, ("..m..m.x..m..m..", "..x...m...x..m..", "....m..x....m.x."), 0.2, 0.4, 0.5,
+        energy=0.55, pattern="strum", voicing="triad", alternates=("clean guitar", "strings", "clav")),
+    cells=("X...x...........", "x.x.X.......x...", "..x.x.X.._......", "X..x..x..._.....", "....X.x.x..._..."),
+    drums=(
+        Drum("boom kick", ("X.....o.x.X.....", "X......x..X....o", "X..o....x.X.....", "X.x....x..X..g.."), 0.58,
+            send=0.01),
+        Drum("boom snare", ("....X..g....X...", "....X..o....X..g", "....X....g..X.g."), 0.48, 0.03, send=0.14,
+            late_ms=9),
+        Drum("hat", ("X.x.x.x.X.x.x.x.", "X.xox.x.X.x.x.xo", "x.xgx.x.x.xgx.xg"), 0.22, 0.25, late_ms=-2),
+        Drum("open hat", ("..............x.", "......x........."), 0.17, 0.3, 0.7),
+        Drum("shaker", ("o.xoo.xoo.xoo.xo",), 0.10, -0.35, 0.85),
+    ),
+    lead_energy=0.6, scale="pentatonic", swing=0.24, human_seconds=0.005, echo_beats=0.75, fill="stop",
+        close_colour="add9",
+    cadence=("v7", "V7"), crash="", intro=frozenset({"chords", "texture", "hat"}), reverb_seconds=1.1, texture="vinyl",
+    texture_gain=0.0036,
+)
+TRAP: Final = Style(
+    name="trap", gain=1.25, bpm=(132, 148), minor_share=0.95, form="beat", one_loop=True,
+    minor_loops=(("i", "i", "bVI", "bVII"), ("i", "bVI", "iv", "V"), ("i", "iv", "bVI", "v"), ("i", "i", "iv", "V")),
+    major_loops=(("I", "V", "vi", "IV"), ("I", "IV", "vi", "V")),
+    chords=Part("pad", 0.36, 55, ("X...............",), 0.2, voicing="open", alternates=("pad", "choir", "strings")),
+    bass=Part("808", 0.72, 28, ("X.....X...X.....", "X..X......X...x.", "X.........X..X..",
+        "X.....x.........X..x......x....."), 0.0, energy=0.4, ducked=False, pattern="trap"),
+    lead=Part("bells", 0.40, 67, send=0.3, pan=0.1, alternates=("bells", "piano", "flute", "pluck"), echo=0.25),
+    figure=Part("piano", 0.20, 60, ("X..x..x..x..x.x.", "x...x...x...x.x.", "x.x...x.x.x...x."), 0.3, -0.35, 0.7,
+        energy=0.5,
+        pattern="wave", voicing="triad", alternates=("piano", "pluck", "harp"), echo=0.2),
+    cells=("X..x..x...x.....", "x...x.x...x._...", "X.x.x...x.x.....", "..x.x.x.X..._...", "X...........x.x."),
+    drums=(
+        Drum("trap kick", ("X.....X...X.....", "X..X......X...x.", "X.........X..X..", "X.....X....X..X."), 0.46,
+            send=0.0,
+            energy=0.4),
+        Drum("trap snare", ("........X.......", "........X.....g."), 0.40, send=0.15, energy=0.4),
+        Drum("clap", ("........X.......",), 0.23, energy=0.6, send=0.2),
+        Drum("hat", ("x.x.x.x.x.x.x.rr", "x.x.xrx.x.x.x.xxx.x.x.x.xrx.rrr.", "xxx.x.xrx.x.xxx.", "x.x.xdx.x.xdxddd"),
+            0.24,
+            0.15),
+        Drum("open hat", ("..........x.....", "......x........."), 0.16, -0.25, 0.6),
+        Drum("rim", ("...o......o..o..", "..o....o......o."), 0.19, -0.4, 0.7, 0.3),
+    ),
+    lead_energy=0.0, scale="harmonic", fill="hats", echo_beats=0.75, cadence=("V", "V"), crash="crash",
+    intro=frozenset({"chords", "lead", "pad"}), breakdown=frozenset({"chords", "figure", "lead"}), duck=0.25,
+    reverb_seconds=1.7,
+)
+LOFI: Final = Style(
+    name="lo-fi", gain=2.0, bpm=(70, 86), minor_share=0.5, form="beat",
+    minor_loops=(("i9", "iv9", "bVII9", "bIIImaj7"), ("i9", "iv9", "bVImaj7", "V7"), ("i9", "bVImaj7", "iim7b5 V7",
+        "i9"),
+        ("i9", "bVII9", "bVImaj7", "v7")),
+    major_loops=(("Imaj9", "iii7 vi7", "ii9", "V13"), ("Imaj9", "vi9", "ii9", "V9"), ("Imaj9", "IVmaj7", "iii7",
+        "ii9 V13"),
+        ("ii9", "V13", "Imaj9", "vi7")),
+    chords=Part("epiano", 0.70, 52, ("X.......o.......", "X.....x.........", "X..o......x.....", "X......o...x...."),
+        0.25, -0.1,
+        0.95, pattern="roll", voicing="rootless", alternates=("epiano", "epiano", "piano", "nylon guitar")),
+    bass=Part("soft bass", 0.57, 31, ("X.........x.....", "X......x..x.....", "X.....x.....x.o."), 0.0, gate=0.9,
+        energy=0.3,
+        pattern="groove"),
+    lead=Part("guitar", 0.38, 62, send=0.35, pan=0.25, alternates=("guitar", "piano", "flute", "vibraphone", "sax"),
+        echo=0.3),
+    figure=Part("nylon guitar", 0.24, 57, ("..x..x....x..x..", "....x..x....x...", "......x..x......"), 0.3, 0.45, 0.8,
+        energy=0.7, pattern="wave", voicing="triad", alternates=("nylon guitar", "vibraphone", "harp")),
+    cells=("X..x..x.........", "..x.x.....x.....", "X.....x.x..._...", "....x.x...x.....", "x..x.x...._....."),
+    drums=(
+        Drum("soft kick", ("X......o..X.....", "X.....x...x.....", "X..o......X.....", "X......x..X...o."), 0.61,
+            send=0.02,
+            late_ms=4),
+        Drum("lofi snare", ("....X.......X...", "....X..g....X..g", "....X....g..X..."), 0.41, send=0.16, late_ms=12),
+        Drum("soft hat", ("x.o.x.o.x.o.x.o.", "x.x.o.x.x.o.x.xo", "x.ogx.o.x.ogx.o."), 0.23, 0.2, late_ms=3),
+        Drum("rim", (".......o......o.",), 0.18, -0.35, 0.7, 0.2),
+        Drum("shaker", ("..o...o...o...o.",), 0.09, -0.4, 0.85),
+    ),
+    lead_energy=0.45, scale="pentatonic", swing=0.3, human_seconds=0.009, duck=0.3, crash="", fill="stop",
+    close_colour="add9", cadence=("V7", "V13"), ring_seconds=2.2, echo_beats=0.75, reverb_seconds=1.4, texture="vinyl",
+    texture_gain=0.0119, intro=frozenset({"chords", "texture", "soft hat"}),
+    breakdown=frozenset({"chords", "lead", "figure"}),
+)

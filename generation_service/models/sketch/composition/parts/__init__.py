@@ -1,0 +1,1 @@
+"""What each part plays in a bar."""
