@@ -37,7 +37,7 @@ async def test_take_is_heard_while_it_is_made_and_cancelled(open_studio: OpenPag
     watched.allow("/live.*ERR_INCOMPLETE_CHUNKED", "ERR_INCOMPLETE_CHUNKED.*/live", "409.*/live")
     page = watched.page
     (generation_id,) = await compose(page, "techno at 130 BPM", duration=LONG_SECONDS, seed=1)
-    await page.wait_for_function("() => window.dgxStudio.playback().position > 0.5", timeout=60_000)
+    await page.wait_for_function("() => window.dgxStudio.playback().position > 0.5", timeout=120_000)
     playback = await page.evaluate("window.dgxStudio.playback()")
     assert (playback["id"], playback["level"], playback["state"]) == (generation_id, "LIVE", "playing")
     assert (await studio.get(generation_id)).state == storage.GENERATION_STATE_PROCESSING

@@ -19,8 +19,13 @@ from tests.support.watched_page import OpenPage, WatchedPage
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 
-RATE, SECONDS = 32_000, 2.0
+RATE, SECONDS = 8_000, 2.0
 HOSTILE_NAME = "<img src=x onerror=window.attacked=1> \u202egpj.wav"
+
+
+@pytest.fixture(scope="module")
+def studio(tone_studio: StudioProcesses) -> StudioProcesses:
+    return tone_studio
 
 
 def tone() -> bytes:

@@ -26,7 +26,8 @@ async def send(page: Page) -> list[str]:
     async with page.expect_response(lambda response: "CreateGeneration" in response.url) as answer:
         await page.locator("#compose").get_by_role("button", name="Generate").click()
     created = await (await answer.value).json()
-    return [one["id"] for one in created.get("generations") or [created["generation"]]]
+    assert "error" not in created, created["error"]
+    return [one["id"] for one in created["generations"]]
 
 
 async def reveal(field: Locator) -> None:

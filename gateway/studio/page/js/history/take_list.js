@@ -111,15 +111,16 @@ export class TakeList extends EventTarget {
   take(generation) {
     const isKnown = this.ids.includes(generation.id);
     if (isKnown || this.#hidden.has(generation.id) || !matches(generation, this.#filters)) return;
-    const order = orderOf(generation);
-    const isOlder = (id) => orderOf(getTake(id)) < order;
-    let index = this.ids.findIndex(isOlder);
-    if (index < 0) {
-      if (!this.isComplete) return; // It comes with its page.
-      index = this.ids.length;
-    }
+    const index = this.#placeOf(generation);
+    if (index === this.ids.length && !this.isComplete) return; // It comes with its page.
     this.ids.splice(index, 0, generation.id);
     this.#changed();
+  }
+
+  #placeOf(generation) {
+    const order = orderOf(generation);
+    const index = this.ids.findIndex((id) => orderOf(getTake(id)) < order);
+    return index < 0 ? this.ids.length : index;
   }
 
   /** Takes a generation out. While it is hidden, it does not come back by itself. */
@@ -140,7 +141,8 @@ export class TakeList extends EventTarget {
     const known = new Set(this.ids);
     for (const generation of generations) putTake(generation);
     const added = generations.filter(({ id }) => !known.has(id) && !this.#hidden.has(id) && !this.ids.includes(id));
-    this.ids.push(...added.map(({ id }) => id));
+    // Not simply at the end: putTake() has made take() put those in their places that the page had not known yet.
+    for (const generation of added) this.ids.splice(this.#placeOf(generation), 0, generation.id);
   }
 
   #changed() {
