@@ -21,14 +21,17 @@ async def start(page: Page) -> None:
 
 
 async def open_groups(page: Page) -> None:
-    for summary in await page.locator("#compose details:not([open]) > summary").all():
+    for summary in await page.locator("#compose details > summary").all():
         await summary.click()
-    for add in ("Add a section", "Add a prompt"):
-        await page.get_by_role("button", name=add).click()
+    await page.get_by_label("What to make").select_option("repaint")
+    for name in ("Add a section", "Add a prompt", "Add an adapter"):
+        add = page.get_by_role("button", name=name)
+        if await add.is_enabled():  # The model can do it.
+            await add.click()
 
 
 async def show_details(page: Page) -> None:
-    for summary in await page.locator("#now details:not([open]) > summary").all():
+    for summary in await page.locator("#now details > summary").all():
         await summary.click()
 
 
