@@ -18,6 +18,7 @@ from dgx_music.audio.v1.audio_pb2 import (
 from dgx_music.client.async_client import AsyncClient
 from dgx_music.errors import DataLoss, InvalidArgument, ServiceError
 from dgx_music.export.v1.export_pb2 import StreamAudioRequest
+from dgx_music.limits import MAX_CHANNELS, MAX_SAMPLE_RATE_HZ
 from dgx_music.pcm import PcmReader
 from gateway.studio.gateway_calls import stream
 from gateway.web.connected_callers import run_while_connected
@@ -33,7 +34,8 @@ MAX_DIGITS = 18
 
 
 class LiveAudio:
-    """Sends raw float32 samples, little-endian and interleaved, as soon as each chunk has arrived.
+    """Sends raw float32 samples, little-endian and interleaved, as soon as each chunk has arrived. Those of a finished
+    file can be had at another sample rate and with another number of channels.
 
     The headers say what they are. If the samples end before the music does, the connection is cut without the body's
     end: the page then goes on from the frame that it has reached.
@@ -49,16 +51,20 @@ class LiveAudio:
             generation_id=request.path_params["id"],
             start_frame=whole_number(request, "start_frame"),
             level=_level_of(request),
+            sample_rate_hz=whole_number(request, "sample_rate_hz", MAX_SAMPLE_RATE_HZ),
+            channels=whole_number(request, "channels", MAX_CHANNELS),
         )
         async with self._clients.client_for(request) as client:
             await run_while_connected(_send_samples(client, wanted, send), receive, self._stopping)
 
 
-def whole_number(request: Request, name: str) -> int:
+def whole_number(request: Request, name: str, highest: int | None = None) -> int:
     """Returns a parameter of the query, 0 if it is not given. Raises InvalidArgument."""
     text = request.query_params.get(name, "0")
     if not (text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS):
         raise InvalidArgument(name, f"must be a whole number from 0 on, not {text[:40]!r}")
+    if highest is not None and int(text) > highest:
+        raise InvalidArgument(name, f"must be at most {highest}, not {text}")
     return int(text)
 
 

@@ -1,5 +1,5 @@
 """The subcommands for what was made: history, show, rate, render, download, midi, stems, delete,
-stats and prompts."""
+comparisons, stats and prompts."""
 
 from __future__ import annotations
 
@@ -249,6 +249,21 @@ def delete(generation_id: Id, yes: Yes = False, as_json: AsJson = False) -> None
         confirm(f"Delete generation {generation_id} and its audio file?")
     console = create_console(as_json)
     run(lambda session: inspect.delete(session, console, generation_id), console, LIBRARY)
+
+
+@app.command()
+def comparisons(
+    generation_id: Annotated[
+        str, typer.Argument(metavar="ID", help="Only comparisons of this generation.", show_default=False)
+    ] = "",
+    limit: Limit = 20,
+    as_json: AsJson = False,
+) -> None:
+    """List how takes were ranked in the Studio, newest first."""
+    from gateway.cli.commands import comparisons
+
+    console = create_console(as_json)
+    run(lambda session: comparisons.comparisons(session, console, generation_id, limit=limit), console)
 
 
 @app.command()

@@ -114,6 +114,7 @@ export function lengthOf(generation) {
 /** A prompt that is short enough for a label; it is never cut within a character. */
 export function shorten(text, characters = 120) {
   const line = String(text).slice(0, characters * 8).replace(/\s+/gu, " ").trim();
+  if (line.length <= characters) return line;
   const segments = new Intl.Segmenter().segment(line);
   let kept = "";
   let count = 0;

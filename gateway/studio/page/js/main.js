@@ -1,5 +1,6 @@
 // Starts the Studio's page: tells the state of the server, and starts each part in its region.
 
+import { startCompare } from "./compare/start.js";
 import * as compose from "./compose/compose_region.js";
 import * as details from "./history/details.js";
 import * as history from "./history/history_view.js";
@@ -16,5 +17,6 @@ startTop();
 compose.start();
 player.start();
 details.start(history.start());
+startCompare();
 startLiveUpdates();
 startRouting(); // Last: the take in the address is selected when all parts listen.

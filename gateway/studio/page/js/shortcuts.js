@@ -3,7 +3,8 @@
 import { isDialogOpen, openDialog } from "./dialogs.js";
 import { element as el } from "./dom.js";
 
-const KEY_NAMES = { " ": "Space", ArrowUp: "↑", ArrowDown: "↓", ArrowLeft: "←", ArrowRight: "→", Escape: "Esc", Delete: "Del" };
+const KEY_NAMES = { " ": "Space", ArrowUp: "↑", ArrowDown: "↓", ArrowLeft: "←", ArrowRight: "→", Escape: "Esc", Delete: "Del", Backspace: "⌫", ContextMenu: "☰" };
+const GROUPS = ["Everywhere", "Takes", "Player", "Compare"];
 const TEXT_INPUTS = new Set(["text", "search", "number", "date", "password", "url", "email", "range"]);
 
 const shortcuts = [];
@@ -63,22 +64,21 @@ function keyElements(keys) {
 
 /** Shows all keys, by what they are for. */
 export function showShortcuts() {
-  const groups = Map.groupBy ? Map.groupBy(shortcuts, (one) => one.group) : groupShortcuts();
-  const sections = [...groups].map(([group, members]) =>
+  const sections = groupShortcuts().map(([group, members]) =>
     el(
       "section",
       {},
       el("h3", {}, group),
-      el("dl", {}, ...members.flatMap(({ label, keys }) => [el("dt", {}, label), el("dd", {}, ...keyElements(keys))])),
+      el("dl", {}, ...members.map(({ label, keys }) => el("div", {}, el("dt", {}, label), el("dd", {}, ...keyElements(keys))))),
     ),
   );
   return openDialog({ title: "Keys", body: [el("div", { class: "shortcuts" }, ...sections)], wide: true });
 }
 
 function groupShortcuts() {
-  const groups = new Map();
+  const groups = new Map(GROUPS.map((name) => [name, []]));
   for (const one of shortcuts) groups.set(one.group, [...(groups.get(one.group) ?? []), one]);
-  return groups;
+  return [...groups].filter(([, members]) => members.length);
 }
 
 /** Begins to listen. */

@@ -51,7 +51,7 @@ export function factGroups(generation) {
     {
       title: "Music",
       facts: [
-        { name: "Length", value: formatTime(lengthOf(generation)), note: number(lengthOf(generation), 3) + " s" },
+        { name: "Length", value: formatTime(lengthOf(generation)), note: preciseLength(generation) },
         { name: "Tempo", value: tempo, note: hasTempo ? measured(formatTempo(m.measured_bpm ?? 0), percent(m.measured_bpm_confidence), tempo) : percentNote(m.measured_bpm_confidence) },
         { name: "Key", value: formatKey(key), note: m.key ? measured(text(m.measured_key), percent(m.measured_key_confidence), key) : percentNote(m.measured_key_confidence) },
         { name: "Metre", value: text(m.time_signature) },
@@ -93,6 +93,11 @@ export function factGroups(generation) {
   ];
   for (const group of groups) group.facts = group.facts.filter(({ value }) => value);
   return groups.filter(({ facts }) => facts.length);
+}
+
+function preciseLength(generation) {
+  const seconds = lengthOf(generation);
+  return Number.isInteger(seconds) ? "" : `${number(seconds, 3)} s`;
 }
 
 function percentNote(confidence) {

@@ -39,10 +39,10 @@ export function registerHistoryKeys(view) {
   ofTake(["m", "ContextMenu"], "What else can be done with it", (id) => view.openMenu(id, view.menuPlace(id)));
   ofTake(["Delete", "Backspace"], "Delete", (id) => view.delete(id));
   registerShortcut({ keys: ["u", "Ctrl+z"], label: "Undo the deletion", group, run: () => runLastAction() });
-  const ratings = Array.from({ length: MAX_RATING + 1 }, (_, stars) => String(stars));
-  for (const key of ratings) {
-    registerShortcut({ keys: [key], label: key === "0" ? "Take the rating away" : `Rate ${key} of ${MAX_RATING}`, group: "Rating", when: hasTake, run: () => rate(currentId(), Number(key)) });
-  }
+  const ratings = Array.from({ length: MAX_RATING }, (_, index) => String(index + 1));
+  const rateByKey = ({ key }) => rate(currentId(), Number(key));
+  registerShortcut({ keys: ratings, label: "Rate", group, when: hasTake, run: rateByKey });
+  registerShortcut({ keys: ["0"], label: "Take the rating away", group, when: hasTake, run: rateByKey });
   registerShortcut({
     keys: ["/"],
     label: "Search",

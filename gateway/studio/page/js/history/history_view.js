@@ -78,7 +78,7 @@ export class HistoryView {
 
   /** Where a menu for a take opens: at its row, or else at the details of the selected one. */
   menuPlace(id) {
-    const button = this.virtual.row(id)?.querySelector(".row-end button:last-child");
+    const button = this.virtual.row(id)?.querySelector(".row-end > button");
     const isShown = (element) => element?.getClientRects().length > 0;
     return [button, byId("details").querySelector(".more-actions"), byId("now")].find(isShown) ?? document.body;
   }

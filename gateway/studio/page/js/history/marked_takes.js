@@ -43,6 +43,7 @@ export class MarkedTakes extends EventTarget {
 
   /** Opens the comparison of the marked takes that are finished. */
   compare() {
+    if (!this.#ids.size) return emit("compare-open"); // Those that were added one by one.
     const ids = this.#finished().map(({ id }) => id);
     if (ids.length < 2) return toast("Mark two to four finished takes to compare them.");
     if (ids.length > MAX_COMPARED) return toast(`Up to ${MAX_COMPARED} takes can be compared at once; ${ids.length} are marked.`);
@@ -70,7 +71,7 @@ export class MarkedTakes extends EventTarget {
       { class: "marked-bar", role: "group", "aria-label": "Marked takes", hidden: true },
       this.count,
       button("Compare", "compare", () => this.compare()),
-      button("DAW session", "download", ({ currentTarget }) => this.#saveSession(currentTarget)),
+      button("Session", "download", ({ currentTarget }) => this.#saveSession(currentTarget)),
       button("Delete", "trash", () => deleteTakes([...this.#ids], this.#list), "danger"),
       el("button", clear, icon("close")),
     );

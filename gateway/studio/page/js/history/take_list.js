@@ -62,6 +62,7 @@ export class TakeList extends EventTarget {
   #token = "";
   #abort = null;
   #hidden = new Set();
+  #known = new Set();
 
   /** The filters in force. */
   get filters() {
@@ -73,6 +74,7 @@ export class TakeList extends EventTarget {
     this.#abort?.abort();
     this.#filters = { ...NO_FILTERS, ...filters };
     this.ids = [];
+    this.#known.clear();
     this.#token = "";
     this.isComplete = this.isLoading = false;
     return this.loadMore();
@@ -109,23 +111,19 @@ export class TakeList extends EventTarget {
 
   /** Takes in what has become of a generation. */
   take(generation) {
-    const isKnown = this.ids.includes(generation.id);
-    if (isKnown || this.#hidden.has(generation.id) || !matches(generation, this.#filters)) return;
-    const index = this.#placeOf(generation);
+    const { id } = generation;
+    if (this.#known.has(id) || this.#hidden.has(id) || !matches(generation, this.#filters)) return;
+    const index = this.#place(orderOf(generation));
     if (index === this.ids.length && !this.isComplete) return; // It comes with its page.
-    this.ids.splice(index, 0, generation.id);
+    this.ids.splice(index, 0, id);
+    this.#known.add(id);
     this.#changed();
-  }
-
-  #placeOf(generation) {
-    const order = orderOf(generation);
-    const index = this.ids.findIndex((id) => orderOf(getTake(id)) < order);
-    return index < 0 ? this.ids.length : index;
   }
 
   /** Takes a generation out. While it is hidden, it does not come back by itself. */
   hide(id) {
     this.#hidden.add(id);
+    if (!this.#known.delete(id)) return;
     this.ids = this.ids.filter((one) => one !== id);
     this.#changed();
   }
@@ -138,11 +136,23 @@ export class TakeList extends EventTarget {
   }
 
   #append(generations) {
-    const known = new Set(this.ids);
+    for (const { id } of generations) {
+      if (this.#known.has(id) || this.#hidden.has(id)) continue;
+      this.ids.push(id);
+      this.#known.add(id);
+    }
     for (const generation of generations) putTake(generation);
-    const added = generations.filter(({ id }) => !known.has(id) && !this.#hidden.has(id) && !this.ids.includes(id));
-    // Not simply at the end: putTake() has made take() put those in their places that the page had not known yet.
-    for (const generation of added) this.ids.splice(this.#placeOf(generation), 0, generation.id);
+  }
+
+  /** The index of the first take that is older than this order. */
+  #place(order) {
+    let [low, high] = [0, this.ids.length];
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (orderOf(getTake(this.ids[middle])) < order) high = middle;
+      else low = middle + 1;
+    }
+    return low;
   }
 
   #changed() {

@@ -6,10 +6,12 @@ import { drawWaveform } from "../drawing/waveform.js";
 const POINTS = 66;
 const AT_ONCE = 2;
 const KEPT = 2000;
+const SETTLE_MS = 120;
 
 const cache = new Map();
 const wanted = new Map();
 let running = 0;
+let timer = 0;
 
 function remember(id, data) {
   cache.set(id, data);
@@ -27,7 +29,7 @@ export function showThumbnail(canvas, id) {
   if (data) return draw(canvas, data);
   canvas.hidden = true;
   wanted.set(canvas, id);
-  pump();
+  timer ||= setTimeout(settle, SETTLE_MS);
 }
 
 /** Does not fetch for this canvas any more. */
@@ -35,8 +37,14 @@ export function forgetThumbnail(canvas) {
   wanted.delete(canvas);
 }
 
-async function pump() {
-  // The latest come first: they are in sight, while those before may have been scrolled past.
+/** Fetches what is still in sight: while the list is scrolled fast, most rows are gone by then. */
+function settle() {
+  timer = 0;
+  pump();
+}
+
+function pump() {
+  // The latest come first.
   while (running < AT_ONCE && wanted.size) {
     const [canvas, id] = [...wanted].at(-1);
     wanted.delete(canvas);
@@ -55,7 +63,8 @@ async function fetchPoints(id) {
     const { data = [] } = await call("GetWaveform", { generationId: id, points: POINTS });
     remember(id, data);
     return data;
-  } catch {
-    return []; // Its file may be gone; the details of the take say so. It is tried again when the row comes back.
+  } catch (error) {
+    if (!error.isPassing) remember(id, []); // Its file is gone, which the player says of a take that is selected.
+    return [];
   }
 }

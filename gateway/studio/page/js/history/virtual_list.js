@@ -52,7 +52,9 @@ export class VirtualList extends EventTarget {
 
   /** Shows these ids. What is in sight stays in sight when rows come or go above it. */
   setIds(ids) {
-    const anchor = this.#anchor();
+    const before = this.#ids;
+    const isLonger = ids.length >= before.length && ids[0] === before[0] && ids[before.length - 1] === before.at(-1);
+    const anchor = isLonger ? null : this.#anchor();
     const index = this.#indexes.get(this.#activeId) ?? 0;
     const hadFocus = this.#grid.contains(document.activeElement);
     this.#ids = [...ids];
@@ -60,10 +62,8 @@ export class VirtualList extends EventTarget {
     if (!this.#indexes.has(this.#activeId)) this.#activeId = ids[Math.min(index, ids.length - 1)] ?? "";
     this.#measure();
     this.#grid.style.blockSize = `${ids.length * this.#rowHeight}px`;
-    const moved = anchor && this.#indexes.get(anchor.id);
-    if (moved !== undefined && moved !== null && anchor) {
-      this.#scroller.scrollTop = moved * this.#rowHeight + anchor.offset;
-    }
+    const moved = anchor ? this.#indexes.get(anchor.id) : undefined;
+    if (moved !== undefined) this.#scroller.scrollTop = moved * this.#rowHeight + anchor.offset;
     this.render();
     if (hadFocus && !this.#grid.contains(document.activeElement)) this.focusActive();
   }
