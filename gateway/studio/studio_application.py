@@ -73,7 +73,7 @@ def build_application(
         ],
         middleware=[
             Middleware(SecurityHeaders),
-            *build_middleware(ERRORS, hosts=hosts, max_requests=max_requests),
+            *build_middleware(ERRORS, hosts=hosts, max_requests=max_requests, quiet_below=400),
             Middleware(OwnPageOnly, errors=ERRORS),
         ],
         exception_handlers={ServiceError: handle_service_error, HTTPException: handle_http_exception},

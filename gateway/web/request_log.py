@@ -31,8 +31,9 @@ class CutOff(Exception):
 class RequestLog:
     """Logs each request, and answers an unexpected error with an id that is in the log."""
 
-    def __init__(self, app: ASGIApp, errors: ErrorBodies) -> None:
-        self._app, self._errors = app, errors
+    def __init__(self, app: ASGIApp, errors: ErrorBodies, quiet_below: int = 0) -> None:
+        """Requests with a status below `quiet_below` are logged for debugging only: a page makes dozens."""
+        self._app, self._errors, self._quiet_below = app, errors, quiet_below
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -64,5 +65,6 @@ class RequestLog:
                 await self._errors.for_unexpected(error_id)(scope, receive, note_status)
         finally:
             seconds = round(time.monotonic() - started, 3)
-            log.info("http_served", method=scope["method"], path=scope["path"], status=status, seconds=seconds)
+            write = log.debug if 0 < status < self._quiet_below else log.info
+            write("http_served", method=scope["method"], path=scope["path"], status=status, seconds=seconds)
         return None

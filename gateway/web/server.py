@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -23,6 +24,11 @@ from service_runtime.rpc.load.transport_limits import raise_file_limit
 from service_runtime.settings import Settings
 
 log = get_logger(__name__)
+
+# It says so of each response that is cut off on purpose; what is not on purpose is in the log of requests.
+logging.getLogger("uvicorn.error").addFilter(
+    lambda record: record.msg != "ASGI callable returned without completing response."
+)
 
 KEEPALIVE_SECONDS = 75
 """How long an idle connection stays open; longer than clients keep theirs, so that none is closed under a request."""

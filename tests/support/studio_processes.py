@@ -146,7 +146,7 @@ class StudioProcesses:
         assert process.stderr is not None
         while line := await process.stderr.readline():
             self._logs[name].append(line)
-            if b'"serving"' in line:
+            if b'"serving"' in line or b"the Studio is at" in line:
                 serving.set()
         serving.set()  # It has ended: whoever waits looks why.
 

@@ -16,7 +16,6 @@ import soundfile
 from dgx_music.access.v1 import access_pb2 as access
 from dgx_music.audio.v1.audio_pb2 import AUDIO_LEVEL_FINAL, AUDIO_LEVEL_LIVE
 from dgx_music.export.v1.export_pb2 import DownloadRequest, StreamAudioRequest
-from dgx_music.storage.v1 import storage_pb2 as storage
 from gateway.studio import clip_reception
 from gateway.studio.page_security import HEADERS
 from tests.support.access_services import SERVICE_TOKEN
@@ -80,6 +79,7 @@ async def test_take_is_watched_and_heard_sample_for_sample(page: Studio, all_ser
     *changes, end, done = await events(page.http, id)
     assert changes[-1][1]["generation"]["state"] == "GENERATION_STATE_COMPLETED"
     assert [end, done] == [("end", {"id": id}), ("done", {})]
+    assert changes[-1][1]["generation"]["client"] == "studio 127.0.0.1"
     final = await page.http.get(f"/api/generations/{id}/live", params={"start_frame": 1000, "level": "FINAL"})
     assert final.content == await samples(all_services, id, AUDIO_LEVEL_FINAL, 1000)
     assert final.headers["dgx-music-start-frame"] == "1000"
@@ -266,10 +266,3 @@ async def test_token_is_kept_where_no_script_finds_it(tmp_path: Path) -> None:
             assert commands.status_code == 404
             await page.http.post("/api/sign-out", json={})
             assert (await page.http.post("/api/ListGenerations", json={})).status_code == 401
-
-
-async def test_caller_is_named_after_the_studio(page: Studio, all_services: EmbeddedServices) -> None:
-    id = await page.create("house", 0.2)
-    got = await all_services.music.GetGeneration(storage.GetGenerationRequest(id=id), timeout=TIMEOUT_SECONDS)
-    assert got.generation.client == "studio 127.0.0.1"
-    await page.wait(id)

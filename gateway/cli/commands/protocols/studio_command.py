@@ -36,7 +36,11 @@ async def serve(session: Session, settings: StudioSettings, console: Console, op
     """Serves until the command is interrupted, and then lets running requests finish."""
     from gateway.studio.server import serve_studio
 
-    configure_logging(settings.log_level, settings.log_format)
+    # Somebody sits at this terminal, who wants the address of the page and what goes wrong.
+    configure_logging(
+        settings.log_level if "log_level" in settings.model_fields_set else "warning",
+        settings.log_format if "log_format" in settings.model_fields_set else "console",
+    )
     try:
         async with serve_studio(session.address, settings) as url:
             console.print_notice(f"the Studio is at {url}; Ctrl-C ends it")

@@ -19,15 +19,32 @@ export class ApiError extends Error {
   }
 }
 
-/** Calls a unary method of MusicService, e.g. `call("ListGenerations", {pageSize: 50})`. Throws ApiError. */
-export function call(method, request = {}, { signal } = {}) {
-  return postJson(`/api/${method}`, request, signal);
+const READS = /^(Get|List)/;
+const underWay = new Map(); // Method and request of a read → the promise of the answer's text.
+
+/**
+ * Calls a unary method of MusicService, e.g. `call("ListGenerations", {pageSize: 50})`. Throws ApiError. Parts of the
+ * page that ask for the same at the same time share one call.
+ */
+export async function call(method, request = {}, { signal } = {}) {
+  const path = `/api/${method}`;
+  if (signal || !READS.test(method)) return postJson(path, request, signal);
+  const key = `${method} ${JSON.stringify(request)}`;
+  if (!underWay.has(key)) {
+    const answer = postText(path, request).finally(() => underWay.delete(key));
+    underWay.set(key, answer);
+  }
+  return JSON.parse(await underWay.get(key));
 }
 
 /** Posts JSON and returns the answer's JSON. Throws ApiError. */
 export async function postJson(path, body, signal) {
+  return JSON.parse(await postText(path, body, signal));
+}
+
+async function postText(path, body, signal) {
   const headers = { "content-type": "application/json" };
-  return (await request(path, { method: "POST", headers, body: JSON.stringify(body), signal })).json();
+  return (await request(path, { method: "POST", headers, body: JSON.stringify(body), signal })).text();
 }
 
 /** Returns the JSON that is at the path. Throws ApiError. */
@@ -57,8 +74,12 @@ async function toError(response) {
     // Not the Studio's own answer, but for example that of a proxy.
   }
   const made = new ApiError(response.status, error);
-  if (response.status === 401) document.dispatchEvent(new CustomEvent("sign-in-needed", { detail: made }));
+  if (response.status === 401) askForSignIn(made);
   return made;
+}
+
+function askForSignIn(error) {
+  document.dispatchEvent(new CustomEvent("sign-in-needed", { detail: error }));
 }
 
 /** Returns the address of a generation's samples as they are generated. `level` is "LIVE" or "FINAL". */
@@ -103,7 +124,9 @@ export class Watcher {
     source.addEventListener("end", (event) => this.onEnd(JSON.parse(event.data).id));
     source.addEventListener("problem", (event) => {
       const { id, error } = JSON.parse(event.data);
-      this.onProblem(id, new ApiError(0, error));
+      const problem = new ApiError(0, error);
+      if (error.code === "UNAUTHENTICATED") askForSignIn(problem);
+      this.onProblem(id, problem);
     });
     source.addEventListener("done", () => source.close());
     this.#source = source;

@@ -1,7 +1,8 @@
-"""The pitched instruments: a table of timbres, pads, and the 808."""
+"""The pitched instruments: which way each is synthesised, and how it is articulated."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -9,6 +10,8 @@ import numpy as np
 from generation_service.models.base import FloatArray
 from generation_service.models.sketch.composition.music_theory import frequency
 from generation_service.models.sketch.pads import PADS
+from generation_service.models.sketch.synthesis.struck_bars import BARS, render_bars
+from generation_service.models.sketch.synthesis.timbres import TIMBRES
 from generation_service.models.sketch.synthesis.tone_synthesis import (
     RATE_HZ,
     Timbre,
@@ -16,126 +19,47 @@ from generation_service.models.sketch.synthesis.tone_synthesis import (
     render_tone,
     shape_loop,
 )
+from generation_service.models.sketch.synthesis.wobble import WOBBLES, render_wobble
 
-TIMBRES: Final[dict[str, Timbre]] = {
-    "piano": Timbre(
-        tilt=1.35, decay=0.9, damping=1.5, cutoff=(3200, 1400), cutoff_rate=3.0, attack=0.002,
-        release=0.16, voices=(-1.6, 1.4), breath=0.35,
-    ),
-    "epiano": Timbre(
-        partials=(1.0, 0.42, 0.12, 0.1, 0.03, 0.02, 0.06, 0.02), decay=0.8, damping=2.6, attack=0.003,
-        release=0.14, voices=(-3.0, 3.0), drive=0.35,
-    ),
-    "guitar": Timbre(
-        tilt=1.1, decay=1.1, damping=2.6, cutoff=(4200, 1500), cutoff_rate=6.0, attack=0.002,
-        release=0.09, voices=(-2.0, 2.0), breath=0.5,
-    ),
-    "distorted guitar": Timbre(
-        tilt=0.9, decay=0.35, damping=0.3, cutoff=(6000, 4000), attack=0.003, release=0.05,
-        voices=(-6.0, 6.0), drive=5.0,
-    ),
-    "lead guitar": Timbre(
-        tilt=1.0, decay=0.3, damping=0.2, cutoff=(5000, 3500), attack=0.005, release=0.08,
-        voices=(-3.0, 3.0), drive=3.0, vibrato=22.0,
-    ),
-    "harp": Timbre(
-        tilt=1.6, decay=1.5, damping=2.2, attack=0.002, release=0.5, voices=(-1.0, 1.0), breath=0.2,
-    ),
-    "organ": Timbre(
-        partials=(1.0, 0.8, 0.5, 0.5, 0.0, 0.3, 0.0, 0.3), attack=0.008, release=0.06,
-        voices=(-4.0, 4.0), vibrato=5.0, drive=0.3,
-    ),
-    "brass": Timbre(
-        tilt=0.9, cutoff=(700, 2600), cutoff_rate=14.0, attack=0.03, release=0.09,
-        voices=(-5.0, 5.0), vibrato=7.0,
-    ),
-    "flute": Timbre(
-        partials=(1.0, 0.32, 0.14, 0.05, 0.02), attack=0.05, release=0.1, voices=(-2.0, 2.0),
-        vibrato=16.0, breath=0.5,
-    ),
-    "bells": Timbre(
-        partials=(1.0, 0.0, 0.3, 0.5, 0.0, 0.0, 0.12, 0.1, 0.0, 0.06), decay=2.2, damping=1.2,
-        attack=0.002, release=0.5, voices=(-3.0, 3.0),
-    ),
-    "synth": Timbre(
-        tilt=1.0, cutoff=(5200, 1800), cutoff_rate=5.0, resonance=0.5, attack=0.006, release=0.12,
-        voices=(-9.0, 8.0, -2.0, 3.0), vibrato=6.0,
-    ),
-    "pluck": Timbre(
-        tilt=1.0, decay=3.0, cutoff=(5200, 500), cutoff_rate=9.0, resonance=0.4, attack=0.003,
-        release=0.12, voices=(-7.0, 7.0),
-    ),
-    "stab": Timbre(
-        tilt=1.0, decay=2.2, cutoff=(4200, 700), cutoff_rate=8.0, resonance=0.2, attack=0.004,
-        release=0.1, voices=(-10.0, 10.0, -3.0, 3.0),
-    ),
-    "bass": Timbre(
-        tilt=1.5, decay=1.0, damping=2.0, cutoff=(1400, 600), cutoff_rate=7.0, attack=0.004,
-        release=0.05, drive=0.5, breath=0.1,
-    ),
-    "upright bass": Timbre(
-        tilt=1.7, decay=1.7, damping=3.0, cutoff=(1200, 450), cutoff_rate=9.0, attack=0.006,
-        release=0.07, breath=0.3,
-    ),
-    "synth bass": Timbre(
-        tilt=1.0, decay=0.6, cutoff=(1900, 260), cutoff_rate=11.0, resonance=0.7, attack=0.003,
-        release=0.04, drive=0.8,
-    ),
-    "acid bass": Timbre(
-        tilt=1.0, decay=2.5, cutoff=(2400, 240), cutoff_rate=14.0, resonance=2.2, attack=0.003,
-        release=0.03, drive=0.8,
-    ),
-    "rumble": Timbre(
-        tilt=1.6, decay=1.5, cutoff=(320, 140), cutoff_rate=6.0, attack=0.006, release=0.04, drive=1.0,
-    ),
-    "reese": Timbre(
-        tilt=1.0, cutoff=(520, 900), cutoff_rate=2.5, resonance=0.4, attack=0.006, release=0.05,
-        voices=(-14.0, 15.0), drive=0.9,
-    ),
-    "soft bass": Timbre(tilt=2.2, decay=0.25, cutoff=(600, 400), attack=0.012, release=0.15, drive=0.4),
-}  # fmt: skip
+INSTRUMENTS: Final = frozenset({*TIMBRES, *PADS, *BARS, *WOBBLES, "808"})
+"""The names of all pitched sounds."""
+
+_SCOOP_CENTS: Final = 120.0
+_MUTE_SECONDS: Final = 0.14
 
 
-STAND_INS: Final[dict[str, str]] = {
-    "supersaw": "stab",
-    "wobble": "reese",
-    "growl": "reese",
-    "saw bass": "synth bass",
-    "sub": "soft bass",
-    "clav": "pluck",
-    "muted guitar": "guitar",
-    "slap bass": "bass",
-    "pick bass": "bass",
-    "dub bass": "soft bass",
-    "clean guitar": "guitar",
-    "nylon guitar": "guitar",
-    "steel guitar": "guitar",
-    "banjo": "guitar",
-    "fiddle": "flute",
-    "sax": "brass",
-    "trumpet": "brass",
-    "synth brass": "synth",
-    "vibraphone": "bells",
-    "marimba": "bells",
-    "kalimba": "bells",
-    "square lead": "synth",
-}
-"""Sounds that another one stands in for."""
-
-
-def render_instrument(name: str, pitches: tuple[int, ...], gate: int, glide: int = 0, seed: int = 0) -> FloatArray:
+def render_instrument(
+    name: str, pitches: tuple[int, ...], gate: int, glide: int = 0, seed: int = 0, *, hardness: float = 0.85,
+    articulation: str = "", lfo_hz: float = 0.0,
+) -> FloatArray:  # fmt: skip
     """A note or chord of an instrument, held for `gate` frames: float32 [1 or 2, frames].
 
-    `glide` is the interval in semitones by which an 808 slides. Raises KeyError if the name is unknown.
+    `glide` is the interval in semitones by which an 808 slides, and `lfo_hz` how often a wobble opens. `articulation`
+    is that of a note; an instrument that can't do it plays as always. Raises KeyError if the name is unknown.
     """
-    name = STAND_INS.get(name, name)
     if name == "808":
         return _render_808(pitches[0], gate, glide)
     if name in PADS:
         voice = PADS[name]
         loop = render_pad(tuple(float(p) for p in pitches), voice.tilt, voice.brightness_hz, voice.width_cents, seed)
         return shape_loop(loop, gate, voice.attack, voice.release)
-    return render_tone(TIMBRES[name], pitches, gate)
+    if name in BARS:
+        return render_bars(name, pitches, gate, hardness)
+    if name in WOBBLES:
+        return render_wobble(name, pitches[0], gate, lfo_hz, hardness)
+    timbre = TIMBRES[name]
+    if articulation == "mute":
+        return render_tone(_muted(timbre), pitches, min(gate, int(_MUTE_SECONDS * RATE_HZ)), hardness)
+    scoop_cents = _SCOOP_CENTS if articulation == "slide" else 0.0
+    return render_tone(timbre, pitches, gate, hardness, scoop_cents)
+
+
+def _muted(timbre: Timbre) -> Timbre:
+    """The palm lies on the strings: the highs are gone, and the rest soon after."""
+    high, low = timbre.cutoff
+    return replace(
+        timbre, decay=timbre.decay + 9.0, cutoff=(min(high, 1600.0), min(low, 500.0)), cutoff_rate=22.0, release=0.03
+    )
 
 
 def _render_808(pitch: int, gate: int, glide: int) -> FloatArray:

@@ -13,7 +13,7 @@ import numpy as np
 
 from generation_service.models.base import FloatArray
 
-CEILING: Final = 0.89
+CEILING: Final = 0.84
 """The largest magnitude of an output sample."""
 
 _KNEE: Final = 0.56

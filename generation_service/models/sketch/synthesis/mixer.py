@@ -101,6 +101,7 @@ class Mixer:
             seconds = min(seconds, max(_MIN_ROOM_SECONDS, _DRUM_ROOM_SHARE * seconds))
         delay_frames = int(settings.echo_seconds * settings.rate_hz)
         return StemBus(
+            stem,
             settings.block,
             Reverb(seconds, settings.rate_hz, settings.block),
             settings.reverb_gain,

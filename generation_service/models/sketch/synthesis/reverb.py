@@ -8,12 +8,15 @@ of the response.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from generation_service.models.base import FloatArray
 
+_REFLECTIONS_MS: Final = (7.1, 9.7, 13.3, 15.9, 19.3, 23.9, 29.1, 33.7, 41.9, 47.3)
+_REFLECTION_LEVEL: Final = 2.2
 Spectrum = npt.NDArray[np.complex64]
 
 
@@ -71,6 +74,11 @@ def _response(seconds: float, rate_hz: int, block: int) -> Spectrum:
     response[:, :delay] = 0.0
     response[:, delay : delay + rise] *= np.linspace(0.0, 1.0, rise)
     response[:, -fall:] *= np.linspace(1.0, 0.0, fall)
+    # The first reflections, of walls at different distances on the two sides, say how large the room is.
+    for number, milliseconds in enumerate(_REFLECTIONS_MS):
+        at = int(milliseconds * (0.6 + 0.25 * min(2.0, seconds)) * rate_hz / 1000.0)
+        if at < frames:
+            response[number % 2, at] += _REFLECTION_LEVEL * 0.86**number * np.max(np.abs(response))
     response /= np.sqrt(np.sum(response**2, axis=1, keepdims=True))
     pieces = np.zeros((2, parts, 2 * block), np.float32)
     pieces[:, :, :block] = response.reshape(2, parts, block)

@@ -12,6 +12,8 @@ from generation_service.models.sketch.composition.notes import Note
 from generation_service.models.sketch.synthesis.reverb import Reverb
 from generation_service.models.sketch.synthesis.stereo_delay import StereoDelay
 
+_WIDTHS: Final = {"bass": 0.35}
+"""The share of the difference between left and right that is kept: a bass stands in the middle, also on vinyl."""
 STEMS: Final = ("drums", "bass", "chords", "melody", "texture")
 """The stems, in the order in which they are summed."""
 
@@ -34,7 +36,8 @@ class Voice:
 class StemBus:
     """Overlap-adds the voices of a stem. Only those that still sound are carried over to the next block."""
 
-    def __init__(self, block: int, reverb: Reverb, reverb_gain: float, delay: StereoDelay | None) -> None:
+    def __init__(self, stem: str, block: int, reverb: Reverb, reverb_gain: float, delay: StereoDelay | None) -> None:
+        self._width = np.float32(_WIDTHS.get(stem, 1.0))
         self._block = block
         self._reverb = reverb
         self._reverb_gain = np.float32(reverb_gain)
@@ -61,6 +64,10 @@ class StemBus:
         if duck is not None:
             ducked *= duck
         dry += ducked
+        if self._width != 1.0:
+            side = np.float32(0.5) * (np.float32(1.0) - self._width) * (dry[0] - dry[1])
+            dry[0] -= side
+            dry[1] += side
         return dry
 
     def _mix(self, voice: Voice, position: int, bus: FloatArray, sends: FloatArray) -> None:

@@ -8,9 +8,8 @@ from generation_service.models.sketch.composition.harmony import build_loop
 from generation_service.models.sketch.composition.music_theory import build_key, parse_chord
 from generation_service.models.sketch.composition.prompt_parser import parse_prompt
 from generation_service.models.sketch.composition.style import VELOCITIES, Style
-from generation_service.models.sketch.pads import PADS
 from generation_service.models.sketch.synthesis.drums import render_drum
-from generation_service.models.sketch.synthesis.instruments import STAND_INS, TIMBRES
+from generation_service.models.sketch.synthesis.instruments import INSTRUMENTS
 
 ROLES = ("chords", "bass", "lead", "pad", "figure")
 
@@ -33,7 +32,7 @@ def test_style_is_consistent(style: Style) -> None:
     assert all(parse_chord(name, 0).intervals for name in style.cadence)
     parts = [part for part in (getattr(style, role) for role in ROLES) if part]
     sounds = {part.sound for part in parts} | {sound for part in parts for sound in part.alternates}
-    assert sounds <= {*TIMBRES, *PADS, *STAND_INS, "808"}
+    assert sounds <= INSTRUMENTS
     for drum in style.drums:
         assert render_drum(drum.sound, 0).shape[1] > 0
     for rhythm in [r for item in (*parts, *style.drums) for r in item.rhythms]:

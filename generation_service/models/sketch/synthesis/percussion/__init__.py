@@ -1,0 +1,1 @@
+"""The recipes of drums and percussion: what each hit is made of."""
