@@ -41,6 +41,10 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 demo: install ## Set everything up and generate a finished WAV from a prompt
 	@dgx-music --data-dir "$(DATA_DIR)" generate "$(PROMPT)" --duration 16 --seed 7
 
+.PHONY: studio
+studio: $(VENV)/.studio ## Open the Studio, with the music of `demo`, in the browser: 127.0.0.1:8090, until Ctrl-C
+	@dgx-music --data-dir "$(DATA_DIR)" studio
+
 .PHONY: run
 run: install ## Serve: the gateway on 127.0.0.1:50050, until Ctrl-C
 	@dgx-music --data-dir "$(DATA_DIR)" serve
@@ -213,6 +217,10 @@ $(AUDIT_VENV)/.installed: Makefile
 $(VENV)/.installed: pyproject.toml dgx_music/pyproject.toml dgx_music/hatch_build.py $(PROTOS) | $(VENV)/bin/python
 	@echo 'Installing into $(VENV) ...' >&2
 	@$(PIP) --editable ./dgx_music --editable .
+	@touch $@
+
+$(VENV)/.studio: $(VENV)/.installed
+	@$(PIP) --editable ./dgx_music --editable '.[studio,midi]'
 	@touch $@
 
 $(VENV)/.developed: pyproject.toml dgx_music/pyproject.toml dgx_music/hatch_build.py $(PROTOS) | $(VENV)/bin/python

@@ -20,6 +20,7 @@ from storage_service.db.database import Database
 from storage_service.db.models import Generation, Prompt
 from storage_service.db.types import pack_json
 from storage_service.domain.prompts import text_sha256
+from storage_service.search.musical_properties import musical_columns
 
 MODELS = ("sketch", "musicgen-small", "musicgen-medium", "musicgen-large", "musicgen-stereo-small")
 STATUSES = ("completed", "failed", "cancelled", "pending", "processing")
@@ -128,13 +129,15 @@ class Rows:
         row |= {"completed_at": started_at + timedelta(seconds=work_seconds)}
         if status == "failed":
             return row | {"error_message": "the model ran out of memory at step 311; ask for less at once"}
+        metadata = self._build_metadata(seconds)
         return row | {
             "model_version": "1",
             "file_path": f"outputs/{created_at:%Y/%m/%d}/{generation_id}.wav",
             "file_size_bytes": round(seconds * 32000 * 6),
             "generation_time_seconds": work_seconds,
             "progress": 1.0,
-            "metadata": self._build_metadata(seconds),
+            "metadata": metadata,
+            **musical_columns(metadata),
         }
 
     def _build_metadata(self, seconds: float) -> dict[str, Any]:

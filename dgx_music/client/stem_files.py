@@ -55,7 +55,9 @@ class StemReader:
         """Verifies the next message. Returns the chunk if it is one."""
         match response.WhichOneof("message"):
             case "header":
-                if self._header is not None or not 1 <= response.header.channels <= 2:
+                names = response.header.names
+                is_valid = len(set(names)) == len(names) and 1 <= response.header.channels <= 2
+                if self._header is not None or not is_valid:
                     raise DataLoss("the stream of stems has a header that is not valid", reason="STEMS_INVALID")
                 self._header = response.header
                 self._frames = [0] * len(response.header.names)
@@ -100,11 +102,13 @@ def wav_header(sample_rate_hz: int, channels: int, frames: int) -> bytes:
 
 
 def stem_paths(header: StemsHeader, folder: Path) -> dict[str, Path]:
-    """Returns where each stem is saved: under its name, of which only letters, digits, spaces and hyphens are kept."""
+    """Returns where each stem is saved: under its name, of which only ASCII letters, digits, spaces, - and _ are
+    kept."""
     paths = {}
     for number, name in enumerate(header.names, 1):
         kept = "".join(sign for sign in name if sign.isascii() and (sign.isalnum() or sign in " -_")).strip()
-        paths[name] = folder / f"{kept or f'stem {number}'}.wav"
+        path = folder / f"{kept}.wav"
+        paths[name] = folder / f"{kept} {number}.wav".lstrip() if not kept or path in paths.values() else path
     return paths
 
 

@@ -84,15 +84,16 @@ class FinishedAudio:
         self._decoder.close()
 
 
-def open_sequential(file: Path | int, *, header_only: bool = False) -> FinishedAudio:
+def open_sequential(file: Path | int, *, header_only: bool = False, as_played: bool = False) -> FinishedAudio:
     """Opens a finished file for reading forwards only, from a path or from a descriptor, which stays open when the file
-    is closed. With `header_only`, damage that only its samples would show is not reported.
+    is closed. With `header_only`, damage that only its samples would show is not reported; `as_played` decodes it as
+    `open_as_played` does.
 
     Raises OSError and DamagedFileError.
     """
     if not header_only:
         _check_pages(file)
-    return _open(file, as_played=False)
+    return _open(file, as_played=as_played)
 
 
 def _check_pages(file: Path | int) -> None:
@@ -108,7 +109,7 @@ def _check_pages(file: Path | int) -> None:
 
 
 def open_as_played(path: Path) -> FinishedAudio:
-    """Opens a finished file like `open_sequential`, but decodes it as players do: Opus at 48 kHz."""
+    """Opens a file that has just been written like `open_sequential`, but decodes it as players do: Opus at 48 kHz."""
     return _open(path, as_played=True)
 
 

@@ -23,6 +23,7 @@ from gateway.cli.apps import (
     tls_app,
     token_app,
 )
+from gateway.cli.apps.sessions import session_app
 from gateway.cli.options import GlobalOptions
 
 app = typer.Typer(
@@ -42,6 +43,7 @@ app.add_typer(service_app.app)
 app.add_typer(protocol_app.app)
 app.add_typer(models_app.app, name="models")
 app.add_typer(files_app.app, name="files")
+app.add_typer(session_app.app, name="session")
 app.add_typer(db_app.app, name="db")
 app.add_typer(tls_app.app, name="tls")
 app.add_typer(token_app.app, name="token")

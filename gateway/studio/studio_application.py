@@ -15,6 +15,7 @@ from starlette.staticfiles import StaticFiles
 
 from dgx_music.errors import ServiceError
 from gateway.studio.archives.part_files import MidiFile, StemArchive
+from gateway.studio.archives.session_archive import SessionArchive
 from gateway.studio.clip_reception import ClipReception
 from gateway.studio.event_stream import EventStream
 from gateway.studio.finished_file import FinishedFile
@@ -68,6 +69,7 @@ def build_application(
             Route("/api/generations/{id}/midi", MidiFile(clients), methods=["GET"]),
             Route("/api/generations/{id}/stems", StemArchive(clients), methods=["GET"]),
             Route("/api/generations/{id}/commands", RepeatCommands(clients, access).get),
+            Route("/api/session", SessionArchive(clients), methods=["GET"]),
             Route("/api/{method}", MethodCalls(clients), methods=["POST"]),
             Route(HEALTH_PATH, health.get),
         ],

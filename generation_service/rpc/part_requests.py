@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import replace
 
 import google_crc32c
@@ -21,11 +22,18 @@ from generation_service.models.notation.score import KnowsItsNotes
 from generation_service.models.params import build_parameters
 from generation_service.parts.midi_file import encode_midi
 from generation_service.parts.part_slots import PartSlots
+from generation_service.parts.stem_separation import DemucsSeparator, Separator, StemSeparation
 from generation_service.worker.converters import encode_pcm, loop_from_proto, sampling_from_proto
+from generation_service.worker.source_audio import SourceAudio
 from service_runtime.rpc.deadlines import time_left
 from service_runtime.validation import check_uuid
 
 _STORAGE_TIMEOUT_SECONDS = 10.0
+_SEPARATION_TIMEOUT_SECONDS = 6 * 3600.0
+"""The source is read as fast as it is separated."""
+
+Stems = tuple[generation_pb2.StemsHeader, AsyncGenerator[FloatArray, None]]
+"""What the stems are, and their blocks: [stems, n, channels]."""
 
 
 class PartRequests:
@@ -39,6 +47,10 @@ class PartRequests:
     ) -> None:
         self._catalog, self._storage, self._export = catalog, storage, export
         self._slots = PartSlots()
+        self._build_separator: Callable[[], Separator] = DemucsSeparator
+        self._separator: Separator | None = None
+        """Loaded when it is first needed."""
+        self._separator_lock = asyncio.Lock()
 
     async def get_midi(self, generation_id: str) -> generation_pb2.GetMidiResponse:
         """Returns the notes of a generation as a MIDI file."""
@@ -60,37 +72,75 @@ class PartRequests:
             return generation_pb2.GetMidiResponse(midi=midi, origin=generation_pb2.PART_ORIGIN_COMPOSED)
 
     async def stream_stems(self, generation_id: str) -> AsyncGenerator[generation_pb2.StreamStemsResponse, None]:
-        """Yields a header, the chunks of all stems in turns, and an end. Renders no further ahead than it is read."""
+        """Yields a header, the chunks of all stems in turns, and an end. Works no further ahead than it is read."""
         with self._slots.take():
             generation = await self._get_completed(generation_id)
             info = await self._describe(generation)
-            if not info.knows_its_notes:
-                raise FailedPrecondition(
-                    f"model {info.name!r} generates no stems; only `sketch` does",
-                    reason="STEMS_UNKNOWN",
-                    metadata={"id": generation_id, "model": info.name},
-                )
-            parameters = _composed_parameters(generation, info)
-            model = await self._load(info)
-            rendering = await asyncio.to_thread(model.render_stems, parameters)
-            yield generation_pb2.StreamStemsResponse(
-                header=generation_pb2.StemsHeader(
-                    names=rendering.names,
-                    sample_rate_hz=info.sample_rate_hz,
-                    channels=info.channels,
-                    total_frames=parameters.frames,
-                    origin=generation_pb2.PART_ORIGIN_COMPOSED,
-                    file_gain_db=_file_gain_db(generation),
-                )
-            )
+            begin = self._compose_stems if info.knows_its_notes else self._separate_stems
+            header, blocks = await begin(generation, info)
+            yield generation_pb2.StreamStemsResponse(header=header)
             position = total_chunks = 0
-            blocks = rendering.blocks()
-            while (block := await asyncio.to_thread(next, blocks, None)) is not None:
-                for chunk in _chunks(block, position):
-                    total_chunks += 1
-                    yield generation_pb2.StreamStemsResponse(chunk=chunk)
-                position += block.shape[1]
+            async with aclosing(blocks):
+                async for block in blocks:
+                    for chunk in _chunks(block, position):
+                        total_chunks += 1
+                        yield generation_pb2.StreamStemsResponse(chunk=chunk)
+                    position += block.shape[1]
             yield generation_pb2.StreamStemsResponse(end=generation_pb2.StemsEnd(total_chunks=total_chunks))
+
+    async def _compose_stems(self, generation: storage_pb2.Generation, info: ModelInfo) -> Stems:
+        """The stems that the model plays."""
+        parameters = _composed_parameters(generation, info)
+        model = await self._load(info)
+        rendering = await asyncio.to_thread(model.render_stems, parameters)
+        header = generation_pb2.StemsHeader(
+            names=rendering.names,
+            sample_rate_hz=info.sample_rate_hz,
+            channels=info.channels,
+            total_frames=parameters.frames,
+            origin=generation_pb2.PART_ORIGIN_COMPOSED,
+            file_gain_db=_file_gain_db(generation),
+        )
+
+        async def blocks() -> AsyncGenerator[FloatArray, None]:
+            rendered = rendering.blocks()
+            while (block := await asyncio.to_thread(next, rendered, None)) is not None:
+                yield block
+
+        return header, blocks()
+
+    async def _separate_stems(self, generation: storage_pb2.Generation, info: ModelInfo) -> Stems:
+        """The stems into which the finished file can be separated."""
+        async with self._separator_lock:
+            if self._separator is None:
+                self._separator = await asyncio.to_thread(self._build_separator)
+        separator = self._separator
+        source = SourceAudio(self._export, generation.id, "generation_id", _SEPARATION_TIMEOUT_SECONDS)
+        found = await source.read_header()
+        rate = separator.sample_rate_hz
+        frames = round(found.expected_frames * rate / found.sample_rate_hz)
+        header = generation_pb2.StemsHeader(
+            names=separator.names,
+            sample_rate_hz=rate,
+            channels=2,
+            total_frames=frames,
+            origin=generation_pb2.PART_ORIGIN_ESTIMATED,
+        )
+
+        async def blocks() -> AsyncGenerator[FloatArray, None]:
+            separation = StemSeparation(separator)
+            # Resampling may yield a frame more or less than the header says.
+            remaining = frames
+            async with aclosing(source.blocks(sample_rate_hz=rate, channels=2)) as parts:  # type: ignore[type-var]
+                async for part in parts:
+                    part = part[:remaining]
+                    remaining -= len(part)
+                    if (block := await asyncio.to_thread(separation.feed, part)) is not None:
+                        yield block
+            await asyncio.to_thread(separation.feed, np.zeros((remaining, 2), np.float32))
+            yield await asyncio.to_thread(separation.finish)
+
+        return header, blocks()
 
     async def _get_completed(self, generation_id: str) -> storage_pb2.Generation:
         check_uuid("generation_id", generation_id)

@@ -1,59 +1,21 @@
-"""Takes compared in the page: in step to the sample, level-matched, blind, ranked, with their pictures."""
+"""Takes compared in the page: level-matched, blind, ranked, with their pictures, and by keys alone."""
 
 from __future__ import annotations
 
 import re
-from typing import Any
 
-import numpy as np
 import pytest
 import pytest_asyncio
-from playwright.async_api import Page, Route, expect
+from playwright.async_api import Page, expect
 
-from dgx_music.audio.v1.audio_pb2 import AUDIO_LEVEL_FINAL
 from dgx_music.storage.v1 import storage_pb2 as storage
-from tests.support.studio_processes import StudioProcesses
+from tests.support.axe_rules import accessibility_findings
+from tests.support.studio_processes import SERVER, StudioProcesses
 from tests.support.watched_page import OpenPage
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 
 READY = ".compare-play:not([disabled])"
-MIX = """
-async ({ rate, frames, script, takes }) => {
-    const { Mixer } = await import("/static/js/compare/sound/mixer.js");
-    const context = new OfflineAudioContext({ numberOfChannels: 1, length: frames, sampleRate: rate });
-    const ramps = takes.map(({ sign, length }) => ({
-        channels: [Float32Array.from({ length }, (_, n) => (sign * (n + 1)) / 2 ** 20)],
-    }));
-    const mixer = await Mixer.create(context, ramps, { channels: 1 });
-    const run = async (commands) => {
-        for (const [name, ...values] of commands) {
-            const done = new Promise((resolve) => mixer.addEventListener("position", resolve, { once: true }));
-            mixer[name](...values);
-            await done;  // The audio thread has read the message.
-        }
-    };
-    await run(script[0].commands);
-    for (const { at, commands } of script.slice(1)) {
-        context.suspend(at / rate).then(async () => {
-            await run(commands);
-            context.resume();
-        });
-    }
-    const rendered = await context.startRendering();
-    return Array.from(rendered.getChannelData(0), (sample) => sample * 2 ** 20);
-}
-"""
-"""Renders takes that are ramps, so that each sample says which one it is and of which take."""
-
-
-async def mix(page: Page, frames: int, *script: tuple[int, list[list[Any]]], lengths: tuple[int, int]) -> Any:
-    steps = [{"at": at, "commands": commands} for at, commands in script]
-    takes = [{"sign": sign, "length": length} for sign, length in zip((1, -1), lengths, strict=True)]
-    given = {"rate": 32_000, "frames": frames, "script": steps, "takes": takes}
-    return np.array(await page.evaluate(MIX, given))
-
-
 DRAWN = """
 async () => {
     const colours = (canvas) => {
@@ -67,9 +29,6 @@ async () => {
 }
 """
 """Waits until all pictures have been drawn."""
-
-FADE = 256
-"""8 ms at 32 kHz."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -92,79 +51,6 @@ async def compare(page: Page, ids: list[str]) -> None:
 
 async def saved_rankings(studio: StudioProcesses) -> list[storage.Comparison]:
     return list((await studio.music.ListComparisons(storage.ListComparisonsRequest())).comparisons)
-
-
-async def test_takes_are_switched_in_step_to_the_sample(open_studio: OpenPage) -> None:
-    page = (await open_studio()).page
-    start: list[list[Any]] = [["select", 0], ["setGains", [0, 0]], ["play"]]
-    heard = await mix(page, 6400, (0, start), (2560, [["select", 1]]), lengths=(20_000, 5000))
-    samples = np.arange(1, len(heard) + 1)
-    begin = int(np.argmax(heard != samples))
-    assert 2560 <= begin < 4000
-    after = begin + FADE
-    # Before the switch sample n of the first take, after it sample n of the second, and then that one's end.
-    np.testing.assert_array_equal(heard[:begin], samples[:begin])
-    np.testing.assert_array_equal(heard[after:5000], -samples[after:5000])
-    assert not heard[5000:].any()
-    angle = np.arange(1, FADE + 1) / FADE * np.pi / 2
-    expected = (np.cos(angle) - np.sin(angle)) * samples[begin:after]
-    np.testing.assert_allclose(heard[begin:after], expected, rtol=1e-4, atol=0.01)
-
-
-async def test_loop_is_as_long_as_what_is_selected_and_has_no_click(open_studio: OpenPage) -> None:
-    page = (await open_studio()).page
-    start: list[list[Any]] = [["select", 0], ["setLoop", [1000 / 32_000, 3000 / 32_000]], ["play"]]
-    heard = await mix(page, 9600, (0, start), lengths=(20_000, 20_000))
-    np.testing.assert_array_equal(heard[:3000], np.arange(1, 3001))
-    for round_ in range(3):
-        first = 3000 + 2000 * round_
-        inside = np.arange(first + FADE, first + 2000)
-        np.testing.assert_array_equal(heard[inside], inside - 2000 * (round_ + 1) + 1)
-    assert np.abs(np.diff(heard)).max() < 40  # A jump without a fade would be of 2000.
-
-
-async def test_pause_and_seek_fade_and_gain_is_applied(open_studio: OpenPage) -> None:
-    page = (await open_studio()).page
-    start: list[list[Any]] = [["select", 0], ["setGains", [-6.0206, 0]], ["play"]]
-    script = [(0, start), (2560, [["seek", 12_000 / 32_000]]), (5120, [["pause"]])]
-    heard = await mix(page, 8000, *script, lengths=(20_000, 20_000))
-    np.testing.assert_allclose(heard[:2560], np.arange(1, 2561) / 2, rtol=1e-4)
-    jump = int(np.argmax(np.abs(np.diff(heard)) > 1))
-    landed = jump + FADE + 2
-    np.testing.assert_allclose(heard[landed:5120], (12_000 + np.arange(landed, 5120) - jump) / 2, rtol=2e-4)
-    assert np.abs(np.diff(heard)).max() < 60
-    assert 5120 < np.flatnonzero(heard)[-1] < 7000
-
-
-async def test_samples_are_those_of_the_file_even_if_the_connection_breaks(
-    open_studio: OpenPage, studio: StudioProcesses, takes: list[str]
-) -> None:
-    watched = await open_studio()
-    cuts = [100_001, 64]
-
-    async def cut(route: Route) -> None:
-        response = await route.fetch()
-        body = await response.body()
-        await route.fulfill(response=response, body=body[: cuts.pop(0)] if cuts else body)
-
-    await watched.page.route(re.compile(r"/live\?"), cut)
-    load = """
-    async ({ id, sampleRate, channels }) => {
-        const { loadSamples } = await import("/static/js/compare/sound/take_audio.js");
-        const loaded = await loadSamples(id, { sampleRate, channels });
-        return loaded.channels.map((samples) => Array.from(samples));
-    }
-    """
-    given = {"id": takes[0], "sampleRate": 32_000, "channels": 2}
-    loaded = np.array(await watched.page.evaluate(load, given), dtype=np.float32)
-    assert not cuts
-    samples = await studio.samples(takes[0], AUDIO_LEVEL_FINAL)
-    np.testing.assert_array_equal(loaded.T.ravel(), np.frombuffer(samples, dtype="<f4"))
-    await watched.page.unroute_all()
-    given = {"id": takes[2], "sampleRate": 32_000, "channels": 2}
-    converted = np.array(await watched.page.evaluate(load, given))
-    assert converted.shape == (2, 4 * 32_000)
-    np.testing.assert_array_equal(converted[0], converted[1])
 
 
 async def test_takes_are_matched_to_the_quietest_and_pictures_are_drawn(
@@ -273,6 +159,61 @@ async def test_blind_ranking_is_saved_and_then_revealed(
     await expect(compared.get_by_text(f"{len(saved)} rankings")).to_be_visible()
     best = compared.get_by_role("table").filter(has_text="By seed").get_by_role("row").nth(1)
     await expect(best).to_contain_text(f"seed {40 + shown[0]}")
+
+
+async def test_comparison_survives_a_look_at_a_take_and_a_server_that_was_away(
+    open_studio: OpenPage, studio: StudioProcesses, takes: list[str]
+) -> None:
+    watched = await open_studio()
+    page = watched.page
+    watched.allow("status 50[0-9]", "Failed to load resource", "net::ERR_")
+    await studio.kill(SERVER)
+    opening = "async (ids) => (await import('/static/js/state.js')).emit('compare-open', { ids })"
+    await page.evaluate(opening, takes)
+    again = page.get_by_role("button", name="Try again")
+    await again.wait_for()
+    await studio.start(SERVER)
+    await again.click()
+    await page.locator(READY).wait_for()
+    await expect(page.locator("#compare .notice")).to_be_hidden()
+
+    await page.keyboard.press("Shift+ArrowDown")
+    select = "async (id) => (await import('/static/js/state.js')).emit('select', { id, show: true })"
+    await page.evaluate(select, takes[0])
+    await expect(page.locator("#compare")).to_be_hidden()
+    await page.get_by_role("button", name="Compare 3 takes").click()
+    ranked = page.get_by_role("list", name="Ranking, best first").get_by_role("listitem")
+    await expect(ranked.first).to_contain_text("unmistakable prompt 1")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+async def test_axe_finds_nothing_in_any_state(open_studio: OpenPage, takes: list[str], theme: str) -> None:
+    page = (await open_studio(color_scheme=theme)).page
+    await compare(page, takes)
+    await page.evaluate(DRAWN)
+    found = await accessibility_findings(page, "#compare")
+    compared = page.locator("#compare")
+    await compared.get_by_label("Blind").check()
+    found += await accessibility_findings(page, "#compare")
+    await compared.get_by_role("button", name="Save and reveal").click()
+    await compared.get_by_text("is best.").wait_for()
+    await compared.get_by_text("Earlier results").click()
+    await compared.get_by_role("button", name="Compare again").first.wait_for()
+    found += await accessibility_findings(page, "#compare")
+    assert not found, "\n".join(found)
+
+
+async def test_fits_a_phone(open_studio: OpenPage, takes: list[str]) -> None:
+    page = (await open_studio(viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True)).page
+    await compare(page, [*takes])
+    widths = "[document.documentElement.scrollWidth, document.querySelector('#compare').scrollWidth]"
+    assert max(await page.evaluate(widths)) <= 360
+    await page.get_by_role("radio").nth(1).tap()
+    await expect(page.get_by_role("radio").nth(1)).to_be_checked()
+    await page.locator(".view-tabs").get_by_role("button", name="History").click()
+    await expect(page.locator("#compare")).to_be_hidden()
+    await page.locator(".view-tabs").get_by_role("button", name="Now").click()
+    await expect(page.locator("#compare")).to_be_visible()
 
 
 async def test_deleted_take_leaves_the_comparison(open_studio: OpenPage, studio: StudioProcesses) -> None:

@@ -198,6 +198,7 @@ LAYERS = {
         ("gateway.embedded",),
         ("gateway.settings_catalog",),
         ("gateway.http", "gateway.mcp", "gateway.studio"),
+        ("gateway.daw",),
         ("gateway.web",),
         ("gateway.rpc",),
         ("gateway.config", "gateway.file_names", "gateway.timeouts", "gateway"),

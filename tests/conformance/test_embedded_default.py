@@ -16,7 +16,13 @@ ROOT = Path(__file__).parents[2]
 OF_CLUSTERS = {"obstore", "boto3", "ray", "kubernetes", "psycopg", "psycopg_pool"}
 """Libraries that only services on many hosts need, and neighbours that would do the same."""
 OF_EXTRAS = {"torch", "transformers", "cryptography", "opentelemetry", "starlette", "uvicorn", "mcp", "av", "c2pa"}
-OWN_PARTS = ("export_service.objects", "gateway.ray", "gateway.http.application", "gateway.mcp")
+OWN_PARTS = (
+    "export_service.objects",
+    "gateway.ray",
+    "gateway.http.application",
+    "gateway.studio.server",
+    "gateway.mcp",
+)
 DEPENDENCIES = {
     "dgx-music-client",
     "grpcio",

@@ -1,7 +1,8 @@
-"""docs/http.md and docs/mcp.md name all paths, fields and tools that there are, and no others."""
+"""docs/http.md, docs/studio.md and docs/mcp.md name all paths, fields and tools that there are, and no others."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from pathlib import Path
@@ -13,6 +14,9 @@ from dgx_music.client.async_client import AsyncClient
 from gateway.http.application import MUSIC_PATHS, build_application
 from gateway.http.music_request import RequestBody
 from gateway.mcp.server import build_server
+from gateway.studio.method_calls import QUICK, READS_AUDIO
+from gateway.studio.repeating.repeat_request import GatewayAccess
+from gateway.studio.studio_application import build_application as build_studio
 from gateway.web.gateway_clients import GatewayClients
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -25,6 +29,20 @@ def test_page_has_every_path() -> None:
     table = re.findall(r"^\| (`(?:POST|GET) .*?) \|", (DOCS / "http.md").read_text(), re.MULTILINE)
     named = {path for cell in table for path in re.findall(r"`(?:POST |GET )?(/[^`]*)`", cell)}
     assert named == served
+
+
+def test_studio_page_has_every_path_and_method() -> None:
+    access = GatewayAccess("127.0.0.1:1")
+    clients = GatewayClients("127.0.0.1:1", True)
+    application = build_studio(
+        clients, cast(Any, AnyHealth()), access=access, requires_token=True, stopping=asyncio.Event(), hosts=None
+    )
+    served = {route.path for route in application.routes if isinstance(route, Route)}
+    text = (DOCS / "studio.md").read_text()
+    named = set(re.findall(r"^\| `(?:POST|GET) (/[^`?]*)", text, re.MULTILINE))
+    assert {path.replace("/ID", "/{id}").replace("METHOD", "{method}") for path in named} == served
+    [methods] = re.findall(r"^Methods: (.*?)\.$", text, re.MULTILINE | re.DOTALL)
+    assert re.findall(r"`(\w+)`", methods) == [*QUICK, *READS_AUDIO]
 
 
 class AnyHealth:

@@ -48,12 +48,8 @@ class _Sink(io.RawIOBase):
 def _zip(folder: Path, root: str) -> Generator[bytes, None, None]:
     sink = _Sink()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED) as archive:
-        for path in sorted(folder.rglob("*")):
-            name = f"{root}/{path.relative_to(folder).as_posix()}"
-            if path.is_dir():
-                archive.mkdir(zipfile.ZipInfo(f"{name}/", DATE))
-                continue
-            entry = zipfile.ZipInfo(name, DATE)
+        for path in sorted(one for one in folder.rglob("*") if one.is_file()):
+            entry = zipfile.ZipInfo(f"{root}/{path.relative_to(folder).as_posix()}", DATE)
             entry.external_attr = 0o644 << 16
             with path.open("rb") as file, archive.open(entry, "w", force_zip64=True) as target:
                 while data := file.read(BLOCK_BYTES):

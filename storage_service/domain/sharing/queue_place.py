@@ -8,6 +8,7 @@ from sqlalchemy import and_, func, or_, select
 from sqlalchemy.orm import Session
 
 from storage_service.db.claim_statement import has_status
+from storage_service.db.clock import now
 from storage_service.db.models import Generation
 from storage_service.domain.queue import list_models_with_pending
 from storage_service.domain.queue_limits import measure_throughput
@@ -15,6 +16,9 @@ from storage_service.states import GenerationStatus
 
 LAST_POSITION = 1000
 """Stands for every later one, too: so a search reads a bounded part of the queue."""
+LEAST_SECONDS = 1.0
+"""How long a generation has to run before it tells how fast it is made."""
+_MEASURED_ROWS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +57,23 @@ def find_place(session: Session, generation: Generation) -> QueuePlace | None:
     generations, waiting_seconds = session.execute(
         select(func.count(), func.coalesce(func.sum(before.c.duration_seconds), 0.0)).select_from(before)
     ).one()
-    throughput = measure_throughput(session)
-    wait_seconds = (waiting_seconds + _running_seconds(session)) / throughput if throughput else 0.0
+    left_seconds, speed = _read_running(session)
+    speed = max(speed, measure_throughput(session) or 0.0)
+    wait_seconds = (waiting_seconds + left_seconds) / speed if speed else 0.0
     return QueuePlace(generations + 1, float(round(wait_seconds)))
 
 
-def _running_seconds(session: Session) -> float:
-    """Returns how much audio of the generations that are being made is still to come, in seconds."""
-    left = Generation.duration_seconds * (1.0 - Generation.progress)
-    running = select(func.coalesce(func.sum(left), 0.0)).where(has_status(GenerationStatus.PROCESSING))
-    return float(session.execute(running).scalar_one())
+def _read_running(session: Session) -> tuple[float, float]:
+    """Returns how much audio of the generations that are being made is still to come, in seconds, and how much of it is
+    made in a second.
+
+    That speed counts beside the one of what was completed lately: while a long one is made, nothing is completed.
+    """
+    columns = Generation.duration_seconds, Generation.progress, Generation.started_at, now()
+    running = select(*columns).where(has_status(GenerationStatus.PROCESSING)).limit(_MEASURED_ROWS)
+    left_seconds = speed = 0.0
+    for duration_seconds, progress, started_at, current in session.execute(running):
+        left_seconds += duration_seconds * (1.0 - progress)
+        elapsed = (current - started_at).total_seconds() if started_at else 0.0
+        speed += duration_seconds * progress / elapsed if elapsed >= LEAST_SECONDS else 0.0
+    return left_seconds, speed

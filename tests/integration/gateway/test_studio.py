@@ -207,6 +207,24 @@ async def test_file_is_sent_whole_in_parts_and_in_other_formats(page: Studio, al
     assert live.shape == (32_000, 2)
 
 
+async def test_session_is_that_of_the_command_line(page: Studio) -> None:
+    ids = [await page.generate(PROMPT, 0.5), await page.generate("techno at 130 BPM", 0.5)]
+    query = {"id": ids, "format": ["reaper", "dawproject"], "midi": "1"}
+    session = await page.http.get("/api/session", params=query)
+    assert (session.status_code, session.headers["content-type"]) == (200, "application/zip")
+    with zipfile.ZipFile(io.BytesIO(session.content)) as archive:
+        assert archive.testzip() is None
+        [root] = {name.partition("/")[0] for name in archive.namelist()}
+        suffixes = sorted(Path(name).suffix for name in archive.namelist())
+    assert root.endswith(" +1")
+    assert (suffixes.count(".wav"), suffixes.count(".rpp"), suffixes.count(".dawproject")) == (2, 1, 1)
+    assert (".mid" in suffixes, ".ardour" in suffixes) == (True, False)
+    for wrong, field in (({"id": []}, "id"), ({"id": ids, "format": "logic"}, "format"), ({"id": "x" * 99}, None)):
+        refused = await error_of(await page.http.get("/api/session", params=wrong))
+        assert (refused[0], refused[3]) in ((400, field), (400, "id"))
+    assert (await page.http.get("/api/session", params={"id": UNKNOWN})).status_code == 404
+
+
 async def test_uploaded_clip_is_what_was_sent(page: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
     audio = io.BytesIO()
     soundfile.write(audio, np.sin(np.arange(48_000) / 20), 48_000, format="FLAC")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import uuid
 from collections.abc import AsyncIterator
+from unittest.mock import patch
 
 import google_crc32c
 import grpc.aio
@@ -21,6 +23,7 @@ from dgx_music.generation.v1 import generation_pb2_grpc
 from dgx_music.storage.v1 import storage_pb2
 from generation_service.models.base import FloatArray
 from generation_service.parts.part_slots import MAX_PART_REQUESTS
+from generation_service.parts.stem_separation import DemucsSeparator
 
 RATE_HZ = 32_000
 UNKNOWN_ID = str(uuid.UUID(int=7))
@@ -119,7 +122,8 @@ async def test_what_has_no_parts_says_why(services, stub, method: str) -> None:
     assert await failure("x") == ("INVALID_ARGUMENT", "INVALID_FIELD")
     assert await failure(UNKNOWN_ID) == ("NOT_FOUND", "GENERATION_NOT_FOUND")
     other = await services.wait_until_ended(await services.create())
-    reason = {"GetMidi": "NOTES_UNKNOWN", "StreamStems": "STEMS_UNKNOWN"}[method]
+    services.generation._servicer.parts._build_separator = separator_without_weights
+    reason = {"GetMidi": "NOTES_UNKNOWN", "StreamStems": "STEM_SEPARATION_UNAVAILABLE"}[method]
     assert await failure(other.id) == ("FAILED_PRECONDITION", reason)
 
     # A model that this server does not run: another worker claims it, and completes it as version 1.
@@ -135,6 +139,41 @@ async def test_what_has_no_parts_says_why(services, stub, method: str) -> None:
     )  # fmt: skip
     await services.storage.CompleteGeneration(completion, timeout=60)
     assert await failure(old) == ("FAILED_PRECONDITION", "MODEL_VERSION_CHANGED")
+
+
+def separator_without_weights() -> DemucsSeparator:
+    """Whether demucs is installed or not, its weights are in no folder that does not exist."""
+    with patch.dict(os.environ, HF_HUB_CACHE="/nowhere"):
+        return DemucsSeparator()
+
+
+class Halves:
+    """A separator whose stems are known: a third and two thirds of what it gets, at another rate than the model's."""
+
+    names = ("third", "rest")
+    sample_rate_hz = 11_025
+    longest = 0
+
+    def separate(self, samples: FloatArray) -> FloatArray:
+        type(self).longest = max(self.longest, len(samples))
+        return np.stack([samples / 3, samples * 2 / 3]).astype(np.float32)
+
+
+async def test_audio_of_other_models_is_separated_window_by_window(services, stub) -> None:
+    services.generation._servicer.parts._build_separator = Halves
+    done = await services.wait_until_ended(await services.create(seconds=61.3))
+    header, stems = await read_stems(stub, done.id)
+    assert list(stems) == ["third", "rest"]
+    assert header.origin == pb.PART_ORIGIN_ESTIMATED
+    assert (header.sample_rate_hz, header.channels, header.total_frames) == (11_025, 2, round(61.3 * 11_025))
+    assert Halves.longest < 30 * 11_025  # Memory does not grow with the length.
+    request = export_pb2.StreamAudioRequest(
+        generation_id=done.id, level=audio_pb2.AUDIO_LEVEL_FINAL, sample_rate_hz=11_025, channels=2
+    )
+    parts = [part async for part in services.export.StreamAudio(request, timeout=60)]
+    audio = np.frombuffer(b"".join(part.chunk.pcm for part in parts), "<f4").reshape(-1, 2)
+    count = min(len(audio), header.total_frames)
+    assert np.allclose(stems["third"][:count] + stems["rest"][:count], audio[:count], atol=1e-6)
 
 
 async def test_places_are_limited_and_freed_when_a_reader_leaves(services, stub) -> None:

@@ -8,12 +8,14 @@ import { startLiveUpdates } from "./live_updates.js";
 import * as player from "./player/player_region.js";
 import { startRouting } from "./routing.js";
 import { startShortcuts } from "./shortcuts.js";
+import { startSignIn } from "./sign_in.js";
 import { startToasts } from "./toasts.js";
 import { startTop } from "./top_bar.js";
 
 startToasts();
 startShortcuts();
 startTop();
+startSignIn();
 compose.start();
 player.start();
 details.start(history.start());

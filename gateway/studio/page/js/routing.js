@@ -1,10 +1,14 @@
 // The address of the page says which take is selected: #/take/ID.
 
+import { byId } from "./dom.js";
+import { shorten } from "./formats.js";
 import { icon } from "./icons.js";
-import { emit, on, selectedId } from "./state.js";
+import { emit, getTake, on, selectedId } from "./state.js";
 
 const TAKE = /^#\/take\/([0-9a-f-]{36})$/i;
 const SMALL = matchMedia("(max-width: 860px)");
+const TITLE = "DGX Music Studio";
+const TITLE_CHARACTERS = 60;
 const VIEWS = ["compose", "now", "history"];
 const ICONS = { compose: "compose", now: "wave", history: "history" };
 
@@ -19,7 +23,9 @@ function idInAddress() {
 
 function follow() {
   const id = idInAddress();
-  if (id !== selectedId()) emit("select", { id, show: true });
+  if (id === selectedId()) return;
+  emit("select", { id, show: true });
+  if (!id) showView("history");
 }
 
 function write({ id }) {
@@ -28,6 +34,18 @@ function write({ id }) {
   const address = id ? takeAddress(id) : location.pathname + location.search;
   if (idInAddress() && id) history.replaceState(null, "", address);
   else history.pushState(null, "", address);
+}
+
+/** The take comes first in the title, by which tabs and bookmarks are told apart. */
+function entitle({ id }) {
+  const prompt = shorten(getTake(id)?.prompt ?? "", TITLE_CHARACTERS);
+  document.title = prompt ? `${prompt} · ${TITLE}` : TITLE;
+}
+
+/** Shows the selected take where only one view has room, and has it read. */
+function showNow() {
+  showView("now");
+  if (isSmall()) byId("now").focus({ preventScroll: true });
 }
 
 /** Shows one of the views where only one has room: "compose", "now" or "history". */
@@ -49,7 +67,9 @@ export function startRouting() {
   addEventListener("hashchange", follow);
   addEventListener("popstate", follow);
   on("select", write);
-  on("select", ({ id, show }) => show && id && showView("now"));
+  on("select", ({ id, show }) => show && id && showNow());
+  on("select", entitle);
+  on("changed", ({ generation }) => generation.id === selectedId() && entitle(generation));
   for (const tab of document.querySelectorAll(".view-tabs [data-view]")) {
     tab.prepend(icon(ICONS[tab.dataset.view], { size: 18 }));
     tab.addEventListener("click", () => showView(tab.dataset.view));

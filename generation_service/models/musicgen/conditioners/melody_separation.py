@@ -68,18 +68,25 @@ class MelodySeparator:
         self._stream = SideStream(device)
         self._lock = threading.Lock()
         self._stems = [self._network.sources.index(stem) for stem in _STEMS]
+        self.names: tuple[str, ...] = tuple(self._network.sources)
+        """What it separates: drums, bass, other and vocals."""
+        self.sample_rate_hz: int = self._network.samplerate
+        self.channels: int = self._network.audio_channels
 
     @torch.inference_mode()
     def separate(self, samples: Tensor, sample_rate_hz: int) -> Tensor:
         """Mono samples, [n] → those of vocals and other instruments, [n], on the CPU."""
-        rate: int = self._network.samplerate
-        mix = resample_sinc(samples.expand(self._network.audio_channels, -1), sample_rate_hz, rate)
+        mix = resample_sinc(samples.expand(self.channels, -1), sample_rate_hz, self.sample_rate_hz)
+        melody = self.separate_all(mix)[self._stems].sum(0).mean(0)
+        return resample_sinc(melody, self.sample_rate_hz, sample_rate_hz)
+
+    @torch.inference_mode()
+    def separate_all(self, mix: Tensor) -> Tensor:
+        """Samples at its own rate and channels, [channels, n] → [sources, channels, n] in the order of `names`, on the
+        CPU."""
         with self._lock, self._stream.open():
-            sources: Tensor = self._apply(
-                self._network, mix[None], shifts=0, device=self._device
-            )  # [1, S, channels, n]
-            melody = sources[0, self._stems].sum(0).mean(0).cpu()
-        return resample_sinc(melody, rate, sample_rate_hz)
+            sources: Tensor = self._apply(self._network, mix[None], shifts=0, device=self._device)
+            return sources[0].cpu()
 
 
 def _find_weights(cache: Path | None) -> Path:

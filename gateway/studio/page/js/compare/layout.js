@@ -4,6 +4,11 @@ import { element } from "../dom.js";
 
 const RANKING_HELP = "Best first. Drag the takes, use their arrows, or Shift+↑ and Shift+↓ for the one that is heard.";
 
+/** Returns a button that does something again. */
+export function retryButton(again) {
+  return element("button", { type: "button", class: "button small", onclick: again }, "Try again");
+}
+
 /**
  * Fills `root` with the parts of the view, and returns the elements that it changes: title, problem, status, spoken,
  * save and body.

@@ -1,5 +1,7 @@
 // What takes are called in a comparison.
 
+import { element } from "../dom.js";
+
 const MAX_CHARACTERS = 90;
 
 /** The prompt of a generation in one line, cut where it is long. */
@@ -12,6 +14,11 @@ export function titleOf(generation) {
 /** Model and seed, which tell takes of one prompt apart. */
 export function originOf(generation) {
   return [generation.modelName, `seed ${generation.seed}`].filter(Boolean).join(" · ");
+}
+
+/** Prompt, model and seed. What a prompt has of directions of writing ends with it. */
+export function nameParts(generation) {
+  return [element("bdi", {}, titleOf(generation)), ` (${originOf(generation)})`];
 }
 
 /** A level with a sign and one decimal: "−1.3 dB". */

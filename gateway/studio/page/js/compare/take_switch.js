@@ -20,6 +20,7 @@ export class TakeSwitch {
   show(comparison) {
     this.comparison = comparison;
     this.radios = [];
+    this.node.dataset.count = comparison.takes.length;
     this.node.replaceChildren(...comparison.shown.map((index, place) => this.#card(index, place)));
     this.update();
   }

@@ -3,7 +3,7 @@
 import { call } from "../api.js";
 import { emit } from "../state.js";
 import { Comparison, MIN_TAKES } from "./comparison.js";
-import { layOut } from "./layout.js";
+import { layOut, retryButton } from "./layout.js";
 import { loadCurve, loadSpectrogram, toMono } from "./pictures/picture_loading.js";
 import { Plots } from "./pictures/plots.js";
 import { Playback } from "./playback.js";
@@ -36,7 +36,8 @@ export class CompareView {
       blind: (isOn) => this.setBlind(isOn),
       pictures: (isOn) => this.showPictures(isOn),
     });
-    this.plots = new Plots({ onSeek: (seconds) => this.seek(seconds), onLoop: (range) => this.setLoop(range, true) });
+    const [seek, loop] = [(seconds) => this.seek(seconds), (range) => this.setLoop(range, true)];
+    this.plots = new Plots({ onSeek: seek, onLoop: loop, onToggle: toggle });
     this.ranking = new Ranking({ onChange: (text) => this.#noteRanking(text), onSelect: select });
     this.results = new Results();
     const save = () => this.saveRanking();
@@ -61,7 +62,7 @@ export class CompareView {
       if (takes.length < MIN_TAKES) throw new Error("Add a second finished take to the comparison: “Compare” in its menu.");
       await this.#show(takes, loading.signal);
     } catch (error) {
-      if (!loading.signal.aborted) this.#report(error);
+      if (!loading.signal.aborted) this.#report(error, () => this.open(ids));
     }
   }
 
@@ -75,7 +76,7 @@ export class CompareView {
     this.transport.setEnabled(false);
     this.plots.show(comparison, seconds);
     this.#deal();
-    for (const [index, { id }] of takes.entries()) this.#loadCurve(comparison, index, id, signal);
+    this.#loadCurves(takes, signal);
     const playback = await Playback.load(comparison, {
       signal,
       onProgress: (fraction) => (this.status.textContent = `Loading the takes: ${Math.floor(100 * fraction)} %`),
@@ -93,8 +94,15 @@ export class CompareView {
     this.root.dispatchEvent(new Event("ready"));
   }
 
-  async #loadCurve(comparison, index, id, signal) {
-    await this.#picture(signal, async () => (this.plots.curves[index] = await loadCurve(id, { signal })));
+  async #loadCurves(takes, signal) {
+    const again = () => {
+      this.problem.hidden = true;
+      this.#loadCurves(takes, signal);
+    };
+    for (const [index, { id }] of takes.entries()) {
+      const load = async () => (this.plots.curves[index] ??= await loadCurve(id, { signal }));
+      await this.#picture(signal, load, again);
+    }
   }
 
   async #loadSpectrogram(comparison, index, channels, rate, seconds, signal) {
@@ -104,18 +112,19 @@ export class CompareView {
   }
 
   /** A picture that fails costs no hearing. */
-  async #picture(signal, load) {
+  async #picture(signal, load, again = null) {
     try {
       await load();
       if (!signal.aborted) this.plots.draw();
     } catch (error) {
-      if (!signal.aborted) this.#report(error);
+      if (!signal.aborted) this.#report(error, again);
     }
   }
 
-  #report(error) {
+  /** Tells of an error, and offers to try again what `again` does. */
+  #report(error, again = null) {
     this.problem.hidden = false;
-    this.problem.textContent = error.message;
+    this.problem.replaceChildren(error.message, ...(again ? [retryButton(again)] : []));
     this.status.textContent = "";
   }
 

@@ -2,6 +2,7 @@
 import { ApiError, request } from "../api.js";
 import { element } from "../dom.js";
 import { getTake, selectedId } from "../state.js";
+import { toSentence } from "./form_errors.js";
 
 /** What a drag of a take carries, beside what other programs understand. */
 export const TAKE_TYPE = "application/x-dgx-music-take";
@@ -89,7 +90,7 @@ export class AudioSource {
     } catch (error) {
       if (this.#upload !== upload) return;
       this.clear();
-      this.setError(error instanceof ApiError ? `${file.name}: ${error.message}` : `${file.name} could not be read.`);
+      this.setError(error instanceof ApiError ? `${file.name}: ${toSentence(error)}` : `${file.name} could not be read.`);
     }
   }
 

@@ -1,11 +1,12 @@
 /** The form: describes music, and asks the server for it. */
 import { ApiError, call } from "../api.js";
 import { byId, element } from "../dom.js";
-import { emit, getTake, on, putTake, selectedId } from "../state.js";
+import { showView } from "../routing.js";
+import { emit, getTake, on, putTake } from "../state.js";
 import { EditPanel } from "./edit_panel.js";
 import { findPart, toSentence } from "./form_errors.js";
 import { buildFields } from "./form_fields.js";
-import { describeModel, Models } from "./model_choice.js";
+import { describeModel, models } from "./model_choice.js";
 import { buildRequests, valuesOf } from "./requests.js";
 import { readField } from "./rows.js";
 
@@ -23,10 +24,11 @@ const NEEDS = {
 };
 /** What means nothing in new music within an older take. */
 const NOT_IN_EDITS = ["conditioning.sections", "conditioning.melody"];
+/** How soon to ask for the models again while the server is away. */
+const RELOAD_MS = 3000;
 const EDITS = new Set(["repaint", "extend-left", "extend-right"]);
 
 export class ComposeForm {
-  #models = new Models();
   #edit = new EditPanel();
   #groups;
   #parts;
@@ -56,7 +58,7 @@ export class ComposeForm {
         { class: "actions" },
         this.submit,
         element("div", { class: "field check" }, this.listen, element("label", { for: "listen-live" }, "Listen live")),
-        element("button", { type: "button", class: "button", onclick: () => this.reset() }, "Clear"),
+        element("button", { type: "button", class: "button small", onclick: () => this.reset() }, "Clear"),
       ),
       this.status,
       element("datalist", { id: "adapter-names" }),
@@ -93,28 +95,30 @@ export class ComposeForm {
   /** Asks which models there are, again after the server was away. */
   async loadModels() {
     try {
-      await this.#models.load();
+      await models.load();
     } catch (error) {
       this.#report(error);
+      if (error.isPassing) setTimeout(() => this.loadModels(), RELOAD_MS);
       return;
     }
+    this.problem.textContent = "";
     const { control } = this.#parts.model_name;
     const chosen = control.value;
     control.replaceChildren(
-      ...this.#models.choices.map(({ value, text, disabled, title }) => element("option", { value, disabled, title }, text)),
+      ...models.choices.map(({ value, text, disabled, title }) => element("option", { value, disabled, title }, text)),
     );
-    control.value = this.#models.find(chosen)?.name ?? "";
+    control.value = models.find(chosen)?.name ?? "";
     this.#fit();
   }
 
   get model() {
-    return this.#models.find(this.#parts.model_name.control.value);
+    return models.find(this.#parts.model_name.control.value);
   }
 
   /** Fills the form with what made a take. */
   fill(generation) {
     this.reset();
-    for (const [path, value] of Object.entries(valuesOf(generation))) if (this.#parts[path]) this.#parts[path].value = value;
+    for (const [path, value] of Object.entries(valuesOf(generation))) if (value !== undefined && this.#parts[path]) this.#parts[path].value = value;
     for (const name of ["melody", "style"]) {
       const { sourceId, startSeconds, textGuidance } = generation.conditioning?.[name] ?? {};
       if (!sourceId) continue;
@@ -124,6 +128,7 @@ export class ComposeForm {
       if (textGuidance && this.sources[name].fields.textGuidance) this.sources[name].fields.textGuidance.value = textGuidance;
     }
     this.#fit();
+    showView("compose");
     this.#parts.prompt.focus();
   }
 
@@ -131,7 +136,9 @@ export class ComposeForm {
   begin(kind, take, range) {
     if (!take) return;
     if (kind in this.sources) {
+      this.#useModelFor(`CAPABILITY_${kind.toUpperCase()}`);
       this.sources[kind].useTake(take);
+      showView("compose");
       this.sources[kind].focus();
       return;
     }
@@ -142,12 +149,18 @@ export class ComposeForm {
       for (const path of NOT_IN_EDITS) this.#parts[path].value !== undefined && (this.#parts[path].value = []);
       this.sources.melody.clear();
       this.#parts["loop.bars"].value = "";
-      const able = this.#models.able("CAPABILITY_CONTINUATION", this.model);
-      if (able) this.#parts.model_name.value = able.name;
+      this.#useModelFor("CAPABILITY_CONTINUATION");
     }
     this.#edit.begin(kind, take, range);
     this.#fit();
     this.#parts.prompt.focus();
+  }
+
+  /** Takes a model that can do that, if this one can't. */
+  #useModelFor(capability) {
+    const able = models.able(capability, this.model);
+    if (able) this.#parts.model_name.value = able.name;
+    this.#fit();
   }
 
   reset() {
@@ -165,7 +178,7 @@ export class ComposeForm {
     const { model } = this;
     const kind = this.#edit.kind.value;
     this.#parts.model_name.setHelp(describeModel(model));
-    for (const [path, capability] of Object.entries(NEEDS)) this.#parts[path].setUnavailable(this.#models.whyNot(capability, model));
+    for (const [path, capability] of Object.entries(NEEDS)) this.#parts[path].setUnavailable(models.whyNot(capability, model));
     this.#placeEdit();
     const isEdit = EDITS.has(kind);
     if (isEdit) for (const path of NOT_IN_EDITS) this.#parts[path].setUnavailable("This can't be used in an edit.");
@@ -178,10 +191,9 @@ export class ComposeForm {
     duration.control.max = most || 3600;
     if (most) duration.setHelp(`At most ${most.toLocaleString()} s. Empty: 16 s, or what the model can.`);
     const needsContinuation = kind && kind !== "variation";
-    this.#edit.setError(needsContinuation ? this.#models.whyNot("CAPABILITY_CONTINUATION", model) : "");
+    this.#edit.setError(needsContinuation ? models.whyNot("CAPABILITY_CONTINUATION", model) : "");
     const adapters = (model?.adapters ?? []).filter((adapter) => !adapter.problem);
     byId("adapter-names")?.replaceChildren(...adapters.map(({ name }) => element("option", { value: name })));
-    this.submit.textContent = isEdit || kind === "continue" ? "Generate the new part" : "Generate";
   }
 
   /** What is made of earlier music comes first while it is being described. */

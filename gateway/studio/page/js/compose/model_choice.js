@@ -1,5 +1,6 @@
 /** Which models there are, what they can do, and why something can't be done with one. */
 import { call } from "../api.js";
+import { emit } from "../state.js";
 
 const ABILITIES = {
   CAPABILITY_CONTINUATION: "continue audio",
@@ -13,12 +14,21 @@ const ABILITIES = {
   CAPABILITY_STEPS: "take a number of denoising steps",
 };
 
-export class Models {
+/** A model that has a capability, if it can be downloaded. musicgen-small has the others. */
+const TO_PULL = {
+  CAPABILITY_MELODY: "musicgen-melody",
+  CAPABILITY_STYLE: "musicgen-style",
+  CAPABILITY_LYRICS: "acestep-v15-xl-turbo-diffusers",
+  CAPABILITY_STEPS: "stable-audio-open-1.0",
+};
+
+class Models {
   /** As in ListModels: the default one first. */
   all = [];
 
   async load() {
     this.all = (await call("ListModels")).models ?? [];
+    emit("models", {});
   }
 
   get usable() {
@@ -39,8 +49,15 @@ export class Models {
   whyNot(capability, model) {
     if (!model || model.capabilities?.includes(capability)) return "";
     const able = this.usable.filter((each) => each.capabilities?.includes(capability)).map((each) => each.name);
-    const others = able.length ? `Models that can: ${able.join(", ")}.` : "No installed model can.";
-    return `The model ${model.name} can't ${ABILITIES[capability]}. ${others}`;
+    if (!able.length) return this.whyNone(capability);
+    return `The model ${model.name} can't ${ABILITIES[capability]}. Models that can: ${able.join(", ")}.`;
+  }
+
+  /** Why no model can do that, and what to do; empty if one can. */
+  whyNone(capability) {
+    if (!this.all.length || this.able(capability, null)) return "";
+    const name = TO_PULL[capability] ?? "musicgen-small";
+    return `No installed model can ${ABILITIES[capability]}; run: dgx-music models pull ${name}`;
   }
 
   /** Pairs of name and text for a choice, and whether each can be used. */
@@ -53,6 +70,9 @@ export class Models {
     }));
   }
 }
+
+/** The models of the server. Each load is told by the event "models". */
+export const models = new Models();
 
 /** What is good to know of a model before one uses it, in a line. */
 export function describeModel(model) {

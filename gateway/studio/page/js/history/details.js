@@ -110,8 +110,8 @@ export class DetailsView {
     const isOpen = this.#region.querySelector("details.more")?.open ?? false;
     const properties = createProperties(generation);
     if (properties) properties.open = isOpen;
+    byId("take-actions").replaceChildren(this.#createActions(generation));
     const parts = [
-      this.#createActions(generation),
       ...createPrompts(generation),
       createSections(generation),
       createGroups(generation),
@@ -135,7 +135,7 @@ export class DetailsView {
     }
     const more = (event) => openMenu(event.currentTarget, takeItems(getTake(id) ?? generation, this.#history), { label: "What to do with this take" });
     buttons.push(button("More", "more", more, { class: "button more-actions", "aria-haspopup": "menu" }));
-    return el("div", { class: "details-head" }, el("div", { class: "details-actions" }, this.#stars.element, el("span", { class: "spacer" }), ...buttons));
+    return el("div", { class: "details-actions" }, this.#stars.element, el("span", { class: "spacer" }), ...buttons);
   }
 
   async #loadLineage(id) {

@@ -80,7 +80,7 @@ export class HistoryView {
   menuPlace(id) {
     const button = this.virtual.row(id)?.querySelector(".row-end > button");
     const isShown = (element) => element?.getClientRects().length > 0;
-    return [button, byId("details").querySelector(".more-actions"), byId("now")].find(isShown) ?? document.body;
+    return [button, byId("take-actions")?.querySelector(".more-actions"), byId("now")].find(isShown) ?? document.body;
   }
 
   /** Deletes the marked takes if this is one of them, or else this one. */

@@ -92,10 +92,10 @@ function factsOf(generation) {
   if (generation.state === "GENERATION_STATE_PROCESSING") {
     const percent = Math.round(generation.progress * 100);
     const bar = el("progress", { max: "1", value: String(generation.progress), "aria-label": `${percent} % generated` });
-    return [el("span", { class: "badge running" }, stageName(generation)), bar, el("span", {}, `${percent} %`), length];
+    return [el("span", { class: "badge live" }, stageName(generation)), bar, el("span", {}, `${percent} %`), length];
   }
   if (generation.state !== "GENERATION_STATE_COMPLETED") {
-    const kind = { GENERATION_STATE_FAILED: "error", GENERATION_STATE_PENDING: "running" }[generation.state] ?? "";
+    const kind = { GENERATION_STATE_FAILED: "error", GENERATION_STATE_PENDING: "live" }[generation.state] ?? "";
     const badge = el("span", { class: `badge ${kind}`, title: shorten(generation.errorMessage ?? "", 300) || null }, stateName(generation.state));
     return [badge, length, el("span", { class: "model written", dir: "auto" }, generation.modelName), age];
   }

@@ -9,6 +9,9 @@ import { describeProgress, STATES } from "./take_progress.js";
 import { TakeWave } from "./take_wave.js";
 import { Transport } from "./transport.js";
 
+const EXAMPLES = ["lo-fi hip hop with warm piano, 82 BPM", "driving techno at 130 BPM in A minor", "calm ambient in D major, slow"];
+const EXAMPLE_SECONDS = 20;
+
 export class NowPanel {
   #take = null;
   #queue = {};
@@ -29,12 +32,13 @@ export class NowPanel {
     this.transport = new Transport(player);
     this.bar = new SelectionBar(this.wave.view, (range) => this.#repeat(range));
     this.commands = new RepeatCommands();
-    this.empty = element("p", { class: "notice" }, "Describe some music, or choose a take from the history.");
+    this.empty = showExamples();
     this.head = element("div", { class: "now-head" }, this.prompt, this.state, this.reuse);
     this.work = element("div", { class: "now-progress" }, this.progress, this.progressText, this.cancel, this.retry);
     const { transport } = this;
     this.body = element("div", { class: "now-body", hidden: true }, this.head, this.wave.root, transport.root, transport.status);
-    this.body.append(transport.problem, this.work, this.bar.root, this.commands.root);
+    const actions = element("div", { id: "take-actions" }); // Filled by history/details.js.
+    this.body.append(transport.problem, this.work, actions, this.bar.root, this.commands.root);
     region.append(this.empty, this.body);
     this.transport.loop.addEventListener("click", () => this.#toggleLoop());
     player.addEventListener("state", () => {
@@ -170,6 +174,16 @@ export class NowPanel {
     const isWhole = !range;
     this.player.setLoop(range ?? [0, this.wave.view.seconds], isWhole && Boolean(this.#take.loop));
   }
+}
+
+/** What there is to see while no take is selected. */
+function showExamples() {
+  const buttons = EXAMPLES.map((prompt) => {
+    const generation = { prompt, durationSeconds: EXAMPLE_SECONDS };
+    return element("button", { type: "button", class: "button", onclick: () => emit("reuse", { generation, show: true }) }, prompt);
+  });
+  const text = element("p", {}, "Describe some music, or choose a take from the history. For example:");
+  return element("div", { class: "now-empty" }, text, element("div", { class: "examples" }, ...buttons));
 }
 
 function badgeOf(state) {

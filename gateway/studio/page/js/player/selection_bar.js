@@ -1,6 +1,20 @@
 /** What can be done with a finished take, or with the part of it that is selected in the waveform. */
+import { models } from "../compose/model_choice.js";
 import { element } from "../dom.js";
-import { emit } from "../state.js";
+import { icon } from "../icons.js";
+import { openMenu } from "../menus.js";
+import { emit, on } from "../state.js";
+
+const CONTINUATION = "CAPABILITY_CONTINUATION";
+/** Kind of what goes on from a take, what it is called, and what a model needs for it. */
+const WAYS = [
+  ["extend-right", "Add music after it", CONTINUATION],
+  ["extend-left", "Add music before it", CONTINUATION],
+  ["continue", "Continue it as a new take", CONTINUATION],
+  ["variation", "Make a variation", ""],
+  ["melody", "Follow its melody", "CAPABILITY_MELODY"],
+  ["style", "Follow its style", "CAPABILITY_STYLE"],
+];
 
 export class SelectionBar {
   #id = "";
@@ -17,21 +31,16 @@ export class SelectionBar {
     this.clear = button("Clear", () => this.#select(null));
     this.clear.setAttribute("aria-label", "Clear the selection");
     this.repaint = button("Replace this part …", () => this.#edit("repaint"));
-    this.repaint.title = "Write a prompt for new music in the selected part";
+    this.reason = element("p", { class: "help", id: "repaint-reason" });
+    this.repaint.setAttribute("aria-describedby", "repaint-reason");
+    this.menu = button("Go on from it", () => this.#openMenu());
+    this.menu.setAttribute("aria-haspopup", "menu");
+    this.menu.prepend(icon("branch"));
     const range = element("div", { class: "selection", role: "group", "aria-label": "Selected part, in seconds" });
     range.append(this.from.label, this.to.label, element("span", {}, "s"), this.clear, this.repaint);
-    const actions = [
-      ["extend-left", "Add before …", "New music that leads into this take"],
-      ["extend-right", "Add after …", "New music that follows this take, in one file"],
-      ["continue", "Continue …", "A take of its own that follows this one"],
-      ["variation", "Variation …", "The same settings with another seed"],
-      ["melody", "As melody", "New music that follows the melody of this take"],
-      ["style", "As style", "New music in the style of this take"],
-    ];
-    const edits = element("div", { class: "edits", role: "group", "aria-label": "Go on from this take" });
-    edits.append(...actions.map(([kind, text, title]) => button(text, () => this.#edit(kind), title)));
-    this.root = element("div", { class: "edit-bar" }, range, edits);
+    this.root = element("div", { class: "edit-bar" }, range, this.menu, this.reason);
     view.addEventListener("selection", ({ detail }) => this.#show(detail.range));
+    on("models", () => this.#show(view.selection));
     this.#show(null);
   }
 
@@ -64,9 +73,20 @@ export class SelectionBar {
   #show(range) {
     this.from.input.value = range ? range[0].toFixed(2) : "";
     this.to.input.value = range ? range[1].toFixed(2) : "";
-    this.clear.disabled = this.repaint.disabled = !range;
+    const reason = models.whyNone(CONTINUATION);
+    this.clear.disabled = !range;
+    this.repaint.disabled = !range || Boolean(reason);
+    this.reason.textContent = range ? reason : "";
     this.onRange(range);
     if (this.#id) emit("range", { id: this.#id, range });
+  }
+
+  #openMenu() {
+    const items = WAYS.map(([kind, label, capability]) => {
+      const reason = capability && models.whyNone(capability);
+      return { label: reason ? `${label}: ${lowerFirst(reason)}` : label, disabled: Boolean(reason), run: () => this.#edit(kind) };
+    });
+    openMenu(this.menu, items, { label: "Go on from this take" });
   }
 
   #edit(kind) {
@@ -75,6 +95,10 @@ export class SelectionBar {
   }
 }
 
-function button(text, onclick, title = "") {
-  return element("button", { type: "button", class: "button small", title: title || null, onclick }, text);
+function button(text, onclick) {
+  return element("button", { type: "button", class: "button small", onclick }, text);
+}
+
+function lowerFirst(text) {
+  return text.charAt(0).toLowerCase() + text.slice(1);
 }

@@ -40,7 +40,8 @@ def test_only_what_waits_has_a_place(database: Database, row_in: Callable[..., G
 def test_wait_follows_from_the_speed_of_late(database: Database, row_in: Callable[..., Generation]) -> None:
     """20 s of audio were made in 10 s: what runs has 6 s to come, and what waits before it is 10 s long."""
     row_in(GenerationStatus.COMPLETED, duration_seconds=20.0, started_at=now_plus(-10.0), completed_at=now_plus(-0.1))
-    row_in(GenerationStatus.PROCESSING, duration_seconds=8.0, progress=0.25, ranked_at=now_plus(-9.0))
+    running = {"duration_seconds": 8.0, "progress": 0.25, "started_at": now_plus(-9.0)}
+    row_in(GenerationStatus.PROCESSING, **running, ranked_at=now_plus(-9.0))
     row_in(GenerationStatus.PENDING, duration_seconds=10.0, ranked_at=now_plus(-8.0))
     last = row_in(GenerationStatus.PENDING, duration_seconds=30.0, ranked_at=now_plus(-7.0))
     with database.read() as session:
@@ -48,6 +49,20 @@ def test_wait_follows_from_the_speed_of_late(database: Database, row_in: Callabl
     assert place is not None
     assert place.position == 2
     assert place.wait_seconds == pytest.approx(8.0, abs=3.0)
+
+
+def test_wait_follows_from_what_runs_while_nothing_is_completed(
+    database: Database, row_in: Callable[..., Generation]
+) -> None:
+    """30 s of 120 were made in 10 s, so the other 90 take 30."""
+    running = {"duration_seconds": 120.0, "progress": 0.25, "started_at": now_plus(-10.0)}
+    row_in(GenerationStatus.PROCESSING, **running, ranked_at=now_plus(-9.0))
+    row_in(GenerationStatus.COMPLETED, duration_seconds=1.0, started_at=now_plus(-60.0), completed_at=now_plus(-59.0))
+    with database.read() as session:
+        place = find_place(session, row_in(GenerationStatus.PENDING))
+    assert place is not None
+    assert place.position == 1
+    assert place.wait_seconds == pytest.approx(30.0, abs=8.0)
 
 
 def test_position_is_read_from_a_bounded_part_of_the_queue(

@@ -7,7 +7,7 @@ const COLUMNS = 1200; // Over the longest take.
 const ROWS = 160;
 const MIN_HZ = 40;
 const MAX_HZ = 20_000;
-const POINTS = 2000;
+const POINTS = 1200;
 
 /** Returns the mean of the channels, in new memory. */
 export function toMono(channels) {

@@ -14,10 +14,10 @@ const FREQUENCY_MARKS = [100, 1000, 10000];
 const LOUDNESS = { title: "Short-term loudness", unit: "LUFS", range: [-48, 0], marks: [-40, -30, -20, -10], lowest: -70 };
 const PEAK = { title: "True peak", unit: "dBTP", range: [-36, 3], marks: [-30, -18, -6, 0], lowest: -120, limit: -1 };
 
-/** `onSeek`, `onLoop` are those of the time axis. */
+/** `onSeek`, `onLoop` and `onToggle` are those of the time axis. */
 export class Plots {
-  constructor({ onSeek, onLoop }) {
-    this.axis = new TimeAxis({ onSeek, onLoop, onHover: (seconds, y) => this.#hover(seconds, y) });
+  constructor({ onSeek, onLoop, onToggle }) {
+    this.axis = new TimeAxis({ onSeek, onLoop, onToggle, onHover: (seconds, y) => this.#hover(seconds, y) });
     this.pictures = element("div", { class: "compare-pictures" });
     this.times = element("canvas", { class: "compare-times", "aria-hidden": "true" });
     this.frame = element("div", { class: "compare-frame" }, this.pictures, this.times, this.axis.node);
@@ -39,7 +39,8 @@ export class Plots {
 
   /** Shows a comparison whose pictures come later: `spectrum[i]` {levels, scale, seconds} and `curves[i]`. */
   show(comparison, seconds) {
-    Object.assign(this, { comparison, seconds, spectrum: [], curves: [], position: 0 });
+    Object.assign(this, { comparison, seconds, spectrum: [], curves: [], position: 0, pointed: null });
+    this.axis.hidePointer();
     this.axis.setLength(seconds);
     this.deal();
   }

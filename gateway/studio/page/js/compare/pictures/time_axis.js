@@ -8,13 +8,13 @@ const DRAG_PIXELS = 4;
 
 /**
  * An area over the pictures. A click calls `onSeek(seconds)`, a drag `onLoop([start, end])`, and the pointer above it
- * `onHover(seconds | null, y)`. By keyboard it is a slider.
+ * `onHover(seconds | null, y)`. By keyboard it is a slider, of which Space calls `onToggle()`.
  */
 export class TimeAxis {
   #seconds = 1;
 
-  constructor({ onSeek, onLoop, onHover }) {
-    Object.assign(this, { onSeek, onLoop, onHover });
+  constructor({ onSeek, onLoop, onHover, onToggle }) {
+    Object.assign(this, { onSeek, onLoop, onHover, onToggle });
     this.loop = element("div", { class: "compare-loop", hidden: true });
     this.pointer = element("div", { class: "compare-pointer", hidden: true });
     this.playhead = element("div", { class: "compare-playhead" });
@@ -25,6 +25,8 @@ export class TimeAxis {
       this.pointer,
       this.playhead,
     );
+    // A click leaves the focus where it is, and with it the meaning of the arrow keys.
+    this.node.addEventListener("mousedown", (event) => event.preventDefault());
     this.node.addEventListener("pointerdown", (event) => this.#startDrag(event));
     this.node.addEventListener("pointermove", (event) => this.#hover(event));
     this.node.addEventListener("pointerleave", () => this.#leave());
@@ -70,8 +72,12 @@ export class TimeAxis {
     this.onHover(seconds, event.clientY);
   }
 
-  #leave() {
+  hidePointer() {
     this.pointer.hidden = true;
+  }
+
+  #leave() {
+    this.hidePointer();
     this.onHover(null, 0);
   }
 
@@ -96,7 +102,7 @@ export class TimeAxis {
   }
 
   #press(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.ctrlKey || event.metaKey || event.altKey) return undefined;
     const here = this.position ?? 0;
     const targets = {
       ArrowRight: here + 1,
@@ -108,8 +114,9 @@ export class TimeAxis {
       Home: 0,
       End: this.#seconds,
     };
-    if (!(event.key in targets) || event.shiftKey) return;
+    if (event.shiftKey || !(event.key in targets || event.key === " ")) return undefined;
     event.preventDefault();
-    this.onSeek(Math.max(0, Math.min(this.#seconds, targets[event.key])));
+    if (event.key === " ") return this.onToggle();
+    return this.onSeek(Math.max(0, Math.min(this.#seconds, targets[event.key])));
   }
 }

@@ -1,7 +1,7 @@
 // The ranking of the takes: an ordered list whose items are dragged, or moved by buttons and keys.
 
 import { element } from "../../dom.js";
-import { originOf, titleOf } from "../take_names.js";
+import { nameParts } from "../take_names.js";
 
 const PLACES = ["1st", "2nd", "3rd", "4th"];
 
@@ -54,7 +54,7 @@ export class Ranking {
     const { comparison } = this;
     const letter = comparison.letters[index];
     const { generation } = comparison.takes[index];
-    const name = comparison.isRevealed ? `${titleOf(generation)} (${originOf(generation)})` : `Take ${letter}`;
+    const name = comparison.isRevealed ? nameParts(generation) : [`Take ${letter}`];
     const button = (label, text, step) =>
       element(
         "button",
@@ -70,7 +70,7 @@ export class Ranking {
       grip,
       number,
       element("span", { class: "compare-letter" }, letter),
-      element("span", { class: "compare-name", dir: "auto", onclick: () => this.onSelect(index) }, name),
+      element("span", { class: "compare-name", onclick: () => this.onSelect(index) }, ...name),
       up,
       down,
     );

@@ -4,7 +4,7 @@ import { call } from "../../api.js";
 import { element, formatDate } from "../../dom.js";
 import { emit, getTake, on } from "../../state.js";
 import { summarize } from "./result_summary.js";
-import { originOf, titleOf } from "../take_names.js";
+import { nameParts } from "../take_names.js";
 
 const loaded = new Map(); // Not in the page's state: its list need not learn of all these.
 const PAGE = 50;
@@ -85,9 +85,9 @@ export class Results {
   #item({ createTime, generationIds, blind }) {
     const takes = generationIds.map((id) => {
       const take = find(id);
-      const name = take ? `${titleOf(take)} (${originOf(take)})` : id;
-      const select = { type: "button", class: "compare-link", dir: "auto", onclick: () => emit("select", { id, show: true }) };
-      return element("li", {}, element("button", select, name));
+      const name = take ? nameParts(take) : [id];
+      const select = { type: "button", class: "compare-link", onclick: () => emit("select", { id, show: true }) };
+      return element("li", {}, element("button", select, ...name));
     });
     const again = {
       type: "button",

@@ -3,7 +3,8 @@
  *
  * It receives: {type: "reset", serial} drops what is queued; {type: "push", serial, frame, samples} appends interleaved
  * samples, of which `frame` is the first one's place in the take; {type: "finish", serial} says that nothing follows;
- * {type: "play"}, {type: "pause"}; {type: "prebuffer", frames} sets how much is queued before it starts.
+ * {type: "play"}, {type: "pause"}; {type: "prebuffer", frames} sets how much is queued before it starts; {type: "ask"} is
+ * answered by {type: "answer"}, when all before it has been read.
  * It sends {type: "position", serial, frame, queued, state, underruns} every few hundredths of a second and when the state
  * changes: "paused", "buffering", "playing" or "ended". Messages of an older serial are ignored by either side.
  */
@@ -39,6 +40,7 @@ class TakePlayer extends AudioWorkletProcessor {
     else if (message.type === "prebuffer") this.prebuffer = message.frames;
     else if (message.type === "play") this.play();
     else if (message.type === "pause") this.pause();
+    else if (message.type === "ask") this.port.postMessage({ type: "answer" });
   }
 
   reset(serial) {

@@ -1,0 +1,1 @@
+"""What the subcommands about DAW sessions do."""

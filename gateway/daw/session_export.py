@@ -1,0 +1,226 @@
+"""Exports generations as a session for DAWs: a folder with the audio and a file for each DAW."""
+
+from __future__ import annotations
+
+import asyncio
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from importlib.metadata import version
+from pathlib import Path
+
+from dgx_music.errors import AlreadyExists, FailedPrecondition, InvalidArgument
+from dgx_music.export.v1.export_pb2 import GetBeatGridRequest
+from dgx_music.gateway.v1 import gateway_pb2_grpc
+from dgx_music.storage.v1.storage_pb2 import (
+    GENERATION_STATE_COMPLETED,
+    Generation,
+    GenerationState,
+    GetGenerationRequest,
+)
+from gateway.daw.ardour_session import ArdourWriter
+from gateway.daw.beat_grids import exact_grid, heard_grid
+from gateway.daw.dawproject_file import write_dawproject
+from gateway.daw.midi_parts import require_mido
+from gateway.daw.reaper_project import write_reaper
+from gateway.daw.session_builder import Take, build_session, name_takes
+from gateway.daw.session_model import AudioFile, DawSession
+from gateway.daw.take_files import fetch_audio, fetch_midi, fetch_stems, replacing
+from gateway.daw.take_layout import Placement, TakeGrid
+from gateway.file_names import file_name
+from gateway.timeouts import CALL_TIMEOUT_SECONDS, RENDER_TIMEOUT_SECONDS
+from service_runtime.validation import check_uuid
+
+SAMPLE_RATES_HZ = (44_100, 48_000, 88_200, 96_000, 176_400, 192_000)
+"""What audio interfaces run at. 32 kHz, at which models generate, is none of them."""
+DEFAULT_RATE_HZ = 48_000
+MAX_TAKES = 64
+LOW_CONFIDENCE = 0.5
+
+
+class SessionFormat(StrEnum):
+    """A format of sessions."""
+
+    ARDOUR = "ardour"
+    DAWPROJECT = "dawproject"
+    REAPER = "reaper"
+
+
+EXTENSIONS = {SessionFormat.ARDOUR: ".ardour", SessionFormat.DAWPROJECT: ".dawproject", SessionFormat.REAPER: ".rpp"}
+
+
+@dataclass(frozen=True)
+class SessionOptions:
+    """What a session consists of."""
+
+    name: str
+    formats: Sequence[SessionFormat] = tuple(SessionFormat)
+    sample_rate_hz: int = DEFAULT_RATE_HZ
+    placement: Placement | None = None
+    """None for LAYERS if all takes have the same tempo, otherwise SEQUENCE."""
+    with_stems: bool = False
+    with_midi: bool = False
+    overwrites: bool = False
+
+    def check(self) -> None:
+        """Raises InvalidArgument, and FailedPrecondition if something needed is not installed."""
+        if self.sample_rate_hz not in SAMPLE_RATES_HZ:
+            rates = ", ".join(map(str, SAMPLE_RATES_HZ))
+            raise InvalidArgument("sample_rate_hz", f"must be one of {rates}, not {self.sample_rate_hz}")
+        if not self.formats:
+            raise InvalidArgument("format", "must name at least one of ardour, dawproject and reaper")
+        if self.with_midi:
+            require_mido()
+
+
+@dataclass(frozen=True)
+class ExportedSession:
+    """What was written."""
+
+    files: Sequence[Path]
+    """The file that each DAW opens."""
+    session: DawSession
+    placement: Placement
+    notices: list[str] = field(default_factory=list)
+    """What the user should know."""
+
+
+async def export_session(
+    music: gateway_pb2_grpc.MusicServiceAsyncStub, generation_ids: Sequence[str], folder: Path, options: SessionOptions
+) -> ExportedSession:
+    """Writes a session into a folder, which exists. The same generations and options give the same files.
+
+    Raises AlreadyExists if a file of a DAW is there and may not be overwritten, InvalidArgument, FailedPrecondition if
+    a generation has no file, DataLoss, OSError, and errors of gRPC.
+    """
+    options.check()
+    name = file_name(options.name, "", "session")
+    paths = {one: folder / f"{name}{EXTENSIONS[one]}" for one in SessionFormat if one in options.formats}
+    if not options.overwrites and (taken := [path for path in paths.values() if path.exists()]):
+        raise AlreadyExists(
+            f"{taken[0]} already exists and may have been changed in the DAW; give another name, or replace it with "
+            "--force",
+            reason="FILE_EXISTS",
+        )
+    generations = await _get_generations(music, generation_ids)
+    parent = f"interchange/{name}/" if SessionFormat.ARDOUR in options.formats else ""
+    folders = f"{parent}audiofiles" if parent else "audio", f"{parent}midifiles" if parent else "midi"
+    audio_folder, midi_folder = (folder / one for one in folders)
+    audio_folder.mkdir(parents=True, exist_ok=True)
+    if parent or options.with_midi:
+        midi_folder.mkdir(parents=True, exist_ok=True)
+    takes = [
+        await _export_take(music, generation, take_name, options, audio_folder, midi_folder)
+        for generation, take_name in zip(generations, name_takes(generations), strict=True)
+    ]
+    session, placement = build_session(name, takes, options.sample_rate_hz, options.placement, folders)
+    await asyncio.to_thread(_write_files, session, paths, folder)
+    notices = [f"{take.name}: {text}" for take in takes for text in take.notes]
+    return ExportedSession(list(paths.values()), session, placement, notices)
+
+
+async def export_session_archive(
+    music: gateway_pb2_grpc.MusicServiceAsyncStub, generation_ids: Sequence[str], work: Path, options: SessionOptions
+) -> Path:
+    """Exports a session into a new folder in `work`, and returns the path of a ZIP archive of it, also in `work`."""
+    folder = work / "session"
+    folder.mkdir()
+    await export_session(music, generation_ids, folder, options)
+    archive = work / f"{file_name(options.name, '', 'session')}.zip"
+
+    def pack() -> None:
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as target:
+            for path in sorted(one for one in folder.rglob("*") if one.is_file()):
+                target.write(path, f"{archive.stem}/{path.relative_to(folder).as_posix()}")
+
+    await asyncio.to_thread(pack)
+    return archive
+
+
+async def _get_generations(
+    music: gateway_pb2_grpc.MusicServiceAsyncStub, generation_ids: Sequence[str]
+) -> list[Generation]:
+    identifiers = list(dict.fromkeys(check_uuid("id", one) for one in generation_ids))
+    if not 1 <= len(identifiers) <= MAX_TAKES:
+        raise InvalidArgument("id", f"must name 1 to {MAX_TAKES} generations, not {len(identifiers)}")
+    generations = []
+    for identifier in identifiers:
+        response = await music.GetGeneration(GetGenerationRequest(id=identifier), timeout=CALL_TIMEOUT_SECONDS)
+        generation = response.generation
+        if generation.state != GENERATION_STATE_COMPLETED:
+            state = GenerationState.Name(generation.state).removeprefix("GENERATION_STATE_")
+            raise FailedPrecondition(
+                f"generation {identifier} is {state} and has no file; export it once it is COMPLETED",
+                reason="GENERATION_NOT_COMPLETED",
+            )
+        generations.append(generation)
+    return generations
+
+
+async def _export_take(
+    music: gateway_pb2_grpc.MusicServiceAsyncStub,
+    generation: Generation,
+    name: str,
+    options: SessionOptions,
+    audio_folder: Path,
+    midi_folder: Path,
+) -> Take:
+    path = audio_folder / file_name(name, ".wav", "take")
+    info = await fetch_audio(music, generation, options.sample_rate_hz, path)
+    grid, notes = await _find_grid(music, generation)
+    audio = AudioFile(path.name, info.frames, info.channels)
+    sections = [(frame / info.sample_rate_hz, label) for frame, label in info.cues]
+    take = Take(generation, name, audio, sections, grid, notes=notes)
+    if options.with_stems:
+        take.stems = await fetch_stems(
+            music,
+            generation.id,
+            options.sample_rate_hz,
+            lambda stem: audio_folder / file_name(f"{name} - {stem}", ".wav", "stem"),
+        )
+    if options.with_midi:
+        whole, parts = await fetch_midi(music, generation.id)
+        names = [file_name(f"{name} - {part.name.replace(': ', ', ')}", ".mid", "part") for part in parts]
+        take.midi = list(zip(names, parts, strict=True))
+        _write_bytes(midi_folder / file_name(name, ".mid", "take"), whole)
+        for midi_name, part in take.midi:
+            _write_bytes(midi_folder / midi_name, part.file)
+    return take
+
+
+async def _find_grid(
+    music: gateway_pb2_grpc.MusicServiceAsyncStub, generation: Generation
+) -> tuple[TakeGrid, list[str]]:
+    """Returns the grid of a take, and what is not sure about it."""
+    if (exact := exact_grid(generation)) is not None:
+        return exact, []
+    response = await music.GetBeatGrid(GetBeatGridRequest(generation_id=generation.id), timeout=RENDER_TIMEOUT_SECONDS)
+    grid = heard_grid(response, generation)
+    if not grid.is_known:
+        return grid, [f"no tempo was found; its bars are those of {grid.bpm:g} BPM"]
+    if response.beat_confidence < LOW_CONFIDENCE:
+        return grid, [f"its beats are not sure (confidence {response.beat_confidence:.2f})"]
+    if response.downbeat_confidence < LOW_CONFIDENCE:
+        return grid, [f"which beat begins a bar is not sure (confidence {response.downbeat_confidence:.2f})"]
+    return grid, []
+
+
+def _write_files(session: DawSession, paths: dict[SessionFormat, Path], folder: Path) -> None:
+    audio = {
+        track.audio.name: folder / session.audio_folder / track.audio.name for track in session.tracks if track.audio
+    }
+    for kind, path in paths.items():
+        with replacing(path) as part:
+            match kind:
+                case SessionFormat.ARDOUR:
+                    part.write_bytes(ArdourWriter(session).write())
+                case SessionFormat.REAPER:
+                    part.write_text(write_reaper(session), encoding="utf-8", newline="\n")
+                case SessionFormat.DAWPROJECT:
+                    write_dawproject(session, audio, part, version("dgx-music"))
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    with replacing(path) as part:
+        part.write_bytes(content)

@@ -1,0 +1,60 @@
+"""`GET /api/session`: takes as a session for DAWs, in an archive."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import grpc.aio
+from starlette.requests import Request
+from starlette.types import Receive, Scope, Send
+
+from dgx_music.client.async_client import AsyncClient
+from dgx_music.errors import InvalidArgument
+from gateway.daw.session_export import MAX_TAKES, SessionFormat, SessionOptions, export_session
+from gateway.studio.archives.archive_response import send_archive
+from gateway.studio.finished_file import find_generation, title_of
+from gateway.studio.gateway_calls import translate
+from gateway.web.connected_callers import run_while_connected
+from gateway.web.gateway_clients import GatewayClients
+
+
+class SessionArchive:
+    """Sends the folder that `dgx-music session export` writes: for the DAWs that `format` names, or for all; with the
+    `stems` and the `midi` of each take, if the query asks for them. It is in a temporary folder meanwhile."""
+
+    def __init__(self, clients: GatewayClients) -> None:
+        self._clients = clients
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        ids = list(dict.fromkeys(request.query_params.getlist("id")))
+        if not 0 < len(ids) <= MAX_TAKES:
+            raise InvalidArgument("id", f"give 1 to {MAX_TAKES} ids of generations, not {len(ids)}")
+        formats = [_parse_format(name) for name in dict.fromkeys(request.query_params.getlist("format"))]
+
+        async def answer(client: AsyncClient) -> None:
+            title = title_of(await find_generation(client, ids[0])) + (f" +{len(ids) - 1}" if len(ids) > 1 else "")
+            options = SessionOptions(
+                name=title,
+                formats=formats or tuple(SessionFormat),
+                with_stems="stems" in request.query_params,
+                with_midi="midi" in request.query_params,
+            )
+            with tempfile.TemporaryDirectory(prefix="dgx-music-session-") as folder:
+                try:
+                    await export_session(client.music, ids, Path(folder), options)
+                except grpc.aio.AioRpcError as error:
+                    raise translate(error) from error
+                await send_archive(Path(folder), title, {}, send)
+
+        async with self._clients.client_for(request) as client:
+            await run_while_connected(answer(client), receive)
+
+
+def _parse_format(name: str) -> SessionFormat:
+    try:
+        return SessionFormat(name)
+    except ValueError as error:
+        names = ", ".join(SessionFormat)
+        raise InvalidArgument("format", f"must be one of {names}, not {name[:40]!r}") from error

@@ -1,0 +1,147 @@
+"""`dgx-music session export`: takes as sessions for DAWs, end to end."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import rpp
+import soundfile
+
+from dgx_music.audio.v1.audio_pb2 import FILE_FORMAT_FLAC_24, OutputOptions
+from gateway.daw.session_export import SessionFormat, SessionOptions, export_session, export_session_archive
+from tests.support import ardour
+from tests.support.command_line import InProcessShell
+from tests.support.embedded_services import EmbeddedServices
+from tests.support.library_files import completed
+
+NOBODY = "00000000-0000-4000-8000-000000000000"
+
+
+def generate(shell: InProcessShell, prompt: str, seconds: float, *options: str) -> str:
+    (made,) = shell.generations("generate", prompt, "--duration", str(seconds), "--seed", "5", "--json", *options)
+    return made.id
+
+
+def files_of(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_two_takes_of_one_tempo_are_layers(shell: InProcessShell, tmp_path: Path) -> None:
+    takes = [generate(shell, "house at 124 BPM in A minor", seconds) for seconds in (3.0, 2.0)]
+    folder = tmp_path / "new" / "song"
+    printed = shell.run("session", "export", *takes, "--to", str(folder))
+    assert printed.stdout.splitlines() == [str(folder / f"song.{end}") for end in ("ardour", "dawproject", "rpp")]
+    assert "2 takes, beginning together" in printed.stderr
+
+    audio = "interchange/song/audiofiles"
+    names = ["house at 124 BPM in A minor 5.wav", "house at 124 BPM in A minor 5 (2).wav"]
+    assert files_of(folder) == {"song.ardour", "song.dawproject", "song.rpp", *(f"{audio}/{name}" for name in names)}
+    for name, seconds in zip(names, (3, 2), strict=True):
+        info = soundfile.info(folder / audio / name)
+        assert (info.samplerate, info.channels, info.subtype, info.frames) == (48_000, 2, "PCM_24", seconds * 48_000)
+
+    project = rpp.loads((folder / "song.rpp").read_text(encoding="utf-8"))
+    assert ["TEMPO", "124", "4", "4"] in [line for line in project if isinstance(line, list)]
+    root = ElementTree.parse(folder / "song.ardour").getroot()
+    assert root.find("TempoMap/Tempos/Tempo").get("npm") == "124"  # type: ignore[union-attr]
+    with zipfile.ZipFile(folder / "song.dawproject") as archive:
+        assert archive.read(f"audio/{names[0]}") == (folder / audio / names[0]).read_bytes()
+        inside = ElementTree.fromstring(archive.read("project.xml"))
+    markers = [marker.get("name") for marker in inside.iter("Marker")]
+    assert markers
+    assert [mute.get("value") for mute in inside.iter("Mute")] == ["false", "true"]
+
+    before = {name: (folder / name).read_bytes() for name in files_of(folder)}
+    refused = shell.error("session", "export", *takes, "--to", str(folder), status=1)
+    assert "song.ardour already exists" in refused
+    shell.run("session", "export", *takes, "--to", str(folder), "--force")
+    assert {name: (folder / name).read_bytes() for name in files_of(folder)} == before
+
+
+@pytest.mark.slow
+def test_takes_of_two_tempi_with_stems_and_notes(shell: InProcessShell, tmp_path: Path) -> None:
+    takes = [generate(shell, "techno at 130 BPM", 4.0), generate(shell, "jazz at 100 BPM in C major", 4.0)]
+    folder = tmp_path / "song"
+    options = "--format", "reaper", "--stems", "--midi", "--name", "Night: ride", "--sample-rate", "44100", "--json"
+    described = json.loads(shell.run("session", "export", *takes, "--to", str(folder), *options).stdout)
+    assert described["files"] == [str(folder / "Night_ ride.rpp")]
+    assert (described["placement"], described["sample_rate_hz"]) == ("sequence", 44_100)
+    assert [round(one["bpm"]) for one in described["tempo"]] == [130, 100]
+
+    mix, rate = soundfile.read(folder / "audio" / "techno at 130 BPM 5.wav", always_2d=True)
+    assert rate == 44_100
+    stems = sorted((folder / "audio").glob("techno at 130 BPM 5 - *.wav"))
+    assert len(stems) >= 3
+    total = sum(soundfile.read(stem, always_2d=True)[0] for stem in stems)
+    assert total.shape == mix.shape
+    # The finished file is the sum with a gain, unless its limiter has worked.
+    gain = float((mix * total).sum() / (total * total).sum())
+    assert np.sqrt(np.mean((mix - gain * total) ** 2)) < 0.02 * np.sqrt(np.mean(mix**2))
+
+    tracks = [
+        child
+        for child in rpp.loads((folder / "Night_ ride.rpp").read_text("utf-8"))
+        if getattr(child, "tag", "") == "TRACK"
+    ]
+    sources = [track.find(".//SOURCE") for track in tracks]
+    assert {source.attrib[0] for source in sources} == {"WAVE", "MIDI"}
+    for source in sources:
+        assert (folder / source[0][1]).is_file()
+
+
+async def test_heard_beats_of_files_that_no_synthesiser_composed(
+    library_services: EmbeddedServices, tmp_path: Path
+) -> None:
+    flac = await completed(library_services, 4.0, output=OutputOptions(format=FILE_FORMAT_FLAC_24))
+    exported = await export_session(
+        library_services.music, [flac.id], tmp_path, SessionOptions("song", (SessionFormat.DAWPROJECT,))
+    )
+    assert files_of(tmp_path) >= {"song.dawproject", "audio/techno " + str(flac.seed) + ".wav"}
+    assert exported.notices == [f"techno {flac.seed}: no tempo was found; its bars are those of 120 BPM"]
+    assert exported.session.tempo_map.tempi[0].bpm == 120.0
+
+
+async def test_archive_has_the_whole_folder(library_services: EmbeddedServices, tmp_path: Path) -> None:
+    made = await completed(library_services, 1.0)
+    work = tmp_path / "work"
+    work.mkdir()
+    archive = await export_session_archive(library_services.music, [made.id], work, SessionOptions("My song"))
+    with zipfile.ZipFile(archive) as packed:
+        assert packed.testzip() is None
+        assert set(packed.namelist()) == {f"My song/{name}" for name in files_of(work / "session")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        ((NOBODY,), 1, NOBODY),
+        (("not-an-id",), 2, "not-an-id"),
+        ((NOBODY, "--sample-rate", "32000"), 2, "44100, 48000"),
+        ((NOBODY, "--format", "cubase"), 2, "--format"),
+    ],
+)
+def test_error_says_what_is_wrong(
+    shell: InProcessShell, tmp_path: Path, arguments: tuple[str, ...], status: int, words: str
+) -> None:
+    assert words in shell.error("session", "export", *arguments, "--to", str(tmp_path / "song"), status=status)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(ardour.LUA is None, reason="Ardour is not installed: apt-get install ardour")
+def test_ardour_opens_what_was_exported(shell: InProcessShell, tmp_path: Path) -> None:
+    take = generate(shell, "house at 124 BPM in A minor", 8.0)
+    folder = tmp_path / "song"
+    shell.run("session", "export", take, "--to", str(folder), "--stems", "--midi")
+    said = ardour.describe(folder, "song", tmp_path, (60 / 124 * 8,))
+    regions = [one for one in said if one["kind"] == "region"]
+    assert len(regions) >= 8
+    assert all(region["peak"] > 0.01 for region in regions if region["channels"])
+    assert all(region["notes"] > 0 for region in regions if not region["channels"])
+    bar, beat, _ = said[-1]["bbt"].split("|")
+    assert (bar, beat) == ("3", "1")
