@@ -38,7 +38,7 @@ async def studio(data_dir: Path, texts: dict[str, str]) -> AsyncIterator[StudioP
 async def test_takes_with_hostile_texts_are_listed_and_opened(open_studio: OpenPage, texts: dict[str, str]) -> None:
     watched = await open_studio()
     page = watched.page
-    await page.locator("#history").get_by_text("<img src=x onerror=").first.wait_for()
+    await page.locator("#history .take-row").get_by_text("<img src=x onerror=").first.wait_for()
     for generation_id, hostile in texts.items():
         await page.goto(f"{page.url.partition('#')[0]}#/take/{generation_id}")
         shown = page.locator("#now").get_by_text(hostile.strip()[:VISIBLE_CHARACTERS].split("\x1b")[0]).first
@@ -49,13 +49,14 @@ async def test_takes_with_hostile_texts_are_listed_and_opened(open_studio: OpenP
     assert await page.locator("#compose").count() == await page.locator("#now").count() == 1
 
 
-async def test_hostile_words_may_be_searched_for(open_studio: OpenPage, texts: dict[str, str]) -> None:
+async def test_hostile_words_may_be_searched_for(open_studio: OpenPage, studio: StudioProcesses) -> None:
     watched = await open_studio()
     search = watched.page.get_by_role("searchbox")
     for hostile in HOSTILE_TEXTS:
         if len(hostile) < 100 and hostile.isprintable():
+            await studio.create(hostile, 0.1, model_name="sketch")
             await search.fill(hostile)
-            await watched.page.locator("#history").get_by_text(hostile[:VISIBLE_CHARACTERS]).first.wait_for()
+            await watched.page.locator("#history .take-row").get_by_text(hostile[:VISIBLE_CHARACTERS]).first.wait_for()
             assert not await watched.page.evaluate(ATTACKED), hostile
 
 
