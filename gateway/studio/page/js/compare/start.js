@@ -82,9 +82,9 @@ function registerKeys(view, close) {
   add([","], `Go back ${SKIP_SECONDS} s`, () => view.skip(-SKIP_SECONDS));
   add(["."], `Go on ${SKIP_SECONDS} s`, () => view.skip(SKIP_SECONDS));
   add(["Home"], "Go to the beginning", () => view.seek(0));
-  add(["l"], "Loop", () => view.toggleLoop());
-  add(["["], "Loop from here", () => view.setLoopEnd(0));
-  add(["]"], "Loop to here", () => view.setLoopEnd(1));
+  add(["l"], "Loop", () => view.loop.toggle());
+  add(["["], "Loop from here", () => view.loop.setEnd(0));
+  add(["]"], "Loop to here", () => view.loop.setEnd(1));
   add(["Shift+ArrowUp"], "Rank what is heard higher", () => view.rank(-1));
   add(["Shift+ArrowDown"], "Rank what is heard lower", () => view.rank(1));
   add(["b"], "Blind or not", () => view.setBlind(!view.comparison.isBlind));

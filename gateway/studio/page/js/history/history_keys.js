@@ -7,7 +7,7 @@ import { registerShortcut } from "../shortcuts.js";
 import { nextTheme } from "../theme.js";
 import { emit, getTake, selectedId } from "../state.js";
 import { runLastAction, toast } from "../toasts.js";
-import { downloadItems } from "./downloads.js";
+import { downloadItems } from "../details/downloads.js";
 import { MAX_RATING, rate } from "./rating.js";
 
 /** Adds the keys; `view` is the HistoryView. */

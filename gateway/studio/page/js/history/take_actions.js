@@ -6,7 +6,7 @@ import { openMenu } from "../menus.js";
 import { emit, isFinished, putTake } from "../state.js";
 import { toastError } from "../toasts.js";
 import { canDelete } from "./deletion.js";
-import { downloadItems } from "./downloads.js";
+import { downloadItems } from "../details/downloads.js";
 
 /** Cancels a take that is queued or being generated. */
 export async function cancelTake(id) {

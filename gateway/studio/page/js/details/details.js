@@ -10,8 +10,8 @@ import { toast, toastError } from "../toasts.js";
 import { createFileLink, downloadItems } from "./downloads.js";
 import { allProperties, factGroups, furtherPrompts, sectionsOf } from "./facts.js";
 import { createLineage } from "./lineage_tree.js";
-import { createStarField, rate } from "./rating.js";
-import { takeItems } from "./take_actions.js";
+import { createStarField, rate } from "../history/rating.js";
+import { takeItems } from "../history/take_actions.js";
 
 async function copy(text, what) {
   try {
