@@ -1,6 +1,7 @@
 /** The selected take: its waveform, playback, progress, and what can be done with it. */
 import { ApiError, call } from "../api.js";
 import { element } from "../dom.js";
+import { registerShortcut } from "../shortcuts.js";
 import { emit, getTake, isFinished, on, selectedId } from "../state.js";
 import { RepeatCommands } from "./repeat_commands.js";
 import { cancel, retry } from "./running_takes.js";
@@ -41,6 +42,8 @@ export class NowPanel {
     this.body.append(transport.problem, this.work, actions, this.bar.root, this.commands.root);
     region.append(this.empty, this.body);
     this.transport.loop.addEventListener("click", () => this.#toggleLoop());
+    const repeat = { keys: ["l"], label: "Repeat the take, or the part that is selected", group: "Player" };
+    registerShortcut({ ...repeat, when: () => this.#take !== null, run: () => this.#toggleLoop() });
     player.addEventListener("state", () => {
       this.#tellPlaying();
       this.#changeOver();
