@@ -15,12 +15,14 @@ export function openMenu(at, items, { label }) {
   closeMenu();
   const menu = el("div", { class: "menu", role: "menu", "aria-label": label, popover: "auto" });
   for (const item of items) menu.append(item === "-" ? el("hr", { role: "separator" }) : createItem(item));
-  document.body.append(menu);
+  // In the landmark of what it belongs to, for those who go by landmarks.
+  (at instanceof Element ? (at.closest("main > section") ?? document.body) : document.body).append(menu);
   open = { menu, before: document.activeElement };
   menu.showPopover();
   place(menu, at);
   menu.addEventListener("keydown", onKey);
   menu.addEventListener("toggle", ({ newState }) => newState === "closed" && finish(menu));
+  entries(menu)[0]?.setAttribute("tabindex", "0");
   entries(menu)[0]?.focus();
 }
 
