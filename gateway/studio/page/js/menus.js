@@ -42,9 +42,15 @@ function finish(menu) {
 }
 
 function createItem({ label, icon, run, href, download, kbd, danger, disabled }) {
-  const properties = { role: "menuitem", tabindex: "-1", class: danger ? "danger" : null, "aria-disabled": disabled ? "true" : null };
+  const properties = {
+    role: "menuitem",
+    tabindex: "-1",
+    class: danger ? "danger" : null,
+    "aria-disabled": disabled ? "true" : null,
+  };
   const children = [icon, el("span", {}, label), kbd ? el("kbd", {}, kbd) : null];
-  if (href) return el("a", { ...properties, href, download: download ?? true, onclick: () => closeMenu() }, ...children);
+  if (href)
+    return el("a", { ...properties, href, download: download ?? true, onclick: () => closeMenu() }, ...children);
   const choose = () => {
     if (disabled) return;
     closeMenu();
