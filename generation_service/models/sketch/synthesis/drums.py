@@ -29,8 +29,8 @@ def render_drum(name: str, tonic: int, layer: int = LAYERS - 1, variant: int = 0
     """One hit with a peak of 1.0: float32 [1 or 2, frames]. `layer` says how hard it is. Raises KeyError if the name is
     unknown.
 
-    Drums with a pitch are tuned to the tonic (a pitch class), or to its fifth if that is much nearer, because a drum that
-    rings at a note outside the key is dissonant.
+    Drums with a pitch are tuned to the tonic (a pitch class), or to its fifth if that is much nearer: a drum that
+    rings outside the key is dissonant.
     """
     strike = Strike((layer + 0.5) / LAYERS, variant)
     sound = np.atleast_2d(_RECIPES[name](strike)).astype(np.float32)
