@@ -35,7 +35,12 @@ export function takeItems(generation, view) {
   if (isCompleted) {
     items.push(
       { label: "Add to the comparison", icon: icon("compare"), kbd: "c", run: () => emit("compare-add", { id }) },
-      { label: "Save as…", icon: icon("download"), kbd: "d", run: () => openMenu(view.menuPlace(id), downloadItems(generation), { label: "Save as" }) },
+      {
+        label: "Save as…",
+        icon: icon("download"),
+        kbd: "d",
+        run: () => openMenu(view.menuPlace(id), downloadItems(generation), { label: "Save as" }),
+      },
       "-",
       { label: "More like this", icon: icon("branch"), run: edit("variation") },
       { label: "Make it longer", icon: icon("plus"), run: edit("extend-right") },
@@ -47,7 +52,9 @@ export function takeItems(generation, view) {
   items.push({ label: "Copy a link to it", icon: icon("link"), run: () => view.copyAddress(id) });
   items.push("-");
   if (!isFinished(generation)) items.push({ label: "Cancel it", icon: icon("stop"), run: () => cancelTake(id) });
-  if (state === "GENERATION_STATE_FAILED") items.push({ label: "Try again", icon: icon("loop"), run: () => retryTake(id) });
-  if (canDelete(generation)) items.push({ label: "Delete…", icon: icon("trash"), danger: true, kbd: "Del", run: () => view.delete(id) });
+  if (state === "GENERATION_STATE_FAILED")
+    items.push({ label: "Try again", icon: icon("loop"), run: () => retryTake(id) });
+  if (canDelete(generation))
+    items.push({ label: "Delete…", icon: icon("trash"), danger: true, kbd: "Del", run: () => view.delete(id) });
   return items;
 }
