@@ -1,7 +1,7 @@
 /** The takes that are waiting or being made, with their progress; and those that have failed since the page was opened. */
-import { call } from "../api.js";
 import { element } from "../dom.js";
-import { allTakes, emit, isFinished, on, putTake, selectedId } from "../state.js";
+import { allTakes, emit, isFinished, on, selectedId } from "../state.js";
+import { cancelTake, retryTake } from "./take_changes.js";
 import { describeProgress, STATES } from "./take_progress.js";
 
 /** A screen reader hears of a take's progress when it has passed another quarter. */
@@ -81,8 +81,8 @@ export class RunningTakes {
     item.root.classList.toggle("failed", isFailed);
     const name = shorten(generation.prompt);
     const buttons = isFailed
-      ? [button("Try again", `Try again: ${name}`, () => retry(id)), button("Dismiss", `Dismiss: ${name}`, () => this.#drop(id))]
-      : [button("Cancel", `Cancel: ${name}`, () => cancel(id))];
+      ? [button("Try again", `Try again: ${name}`, () => retryTake(id)), button("Dismiss", `Dismiss: ${name}`, () => this.#drop(id))]
+      : [button("Cancel", `Cancel: ${name}`, () => cancelTake(id))];
     item.actions.replaceChildren(...buttons);
   }
 
@@ -115,24 +115,6 @@ export class RunningTakes {
     if (!text || this.#spoken.get(id) === text) return;
     this.#spoken.set(id, text);
     this.status.textContent = text;
-  }
-}
-
-/** Cancels a take, and tells the user if that fails. */
-export async function cancel(id) {
-  await change("CancelGeneration", id);
-}
-
-/** Tries a failed take again, and tells the user if that fails. */
-export async function retry(id) {
-  await change("RetryGeneration", id);
-}
-
-async function change(method, id) {
-  try {
-    putTake((await call(method, { id })).generation);
-  } catch (error) {
-    emit("toast", { text: error.message, kind: "error" });
   }
 }
 
