@@ -105,5 +105,6 @@ async def test_comparison(open_studio: OpenPage, takes: list[str], tmp_path: Pat
         "async (ids) => (await import('/static/js/state.js')).emit('compare-open', {ids})", list(reversed(takes[5:]))
     )
     await page.locator(".compare-play:not([disabled])").wait_for(timeout=120_000)
+    await page.evaluate("document.activeElement.blur()")
     await page.wait_for_timeout(2_000)  # The spectrograms are computed by a worker, and tell nobody.
     await keep(page, f"compare-{theme}", tmp_path)
