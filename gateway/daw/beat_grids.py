@@ -22,7 +22,7 @@ def exact_grid(generation: Generation) -> TakeGrid | None:
     metre = fields["time_signature"].string_value if "time_signature" in fields else ""
     beats, _, unit = metre.partition("/")
     beats_per_bar = int(beats) if beats.isdigit() and unit == "4" else 4
-    return TakeGrid((TempoPoint(0.0, 0, bpm),), beats_per_bar, is_known=True)
+    return TakeGrid((TempoPoint(0.0, 0, bpm),), beats_per_bar, is_known=True, confidence=1.0)
 
 
 def heard_grid(response: GetBeatGridResponse, generation: Generation) -> TakeGrid:
@@ -38,7 +38,7 @@ def heard_grid(response: GetBeatGridResponse, generation: Generation) -> TakeGri
             tempi = [TempoPoint(beats[first], 0, change.bpm)]
         else:
             tempi.append(TempoPoint(beats[beat], beat - first, change.bpm))
-    return TakeGrid(tuple(tempi), response.beats_per_bar or 4, is_known=True)
+    return TakeGrid(tuple(tempi), response.beats_per_bar or 4, is_known=True, confidence=response.beat_confidence)
 
 
 def _grid_of_metadata(generation: Generation) -> TakeGrid:

@@ -34,6 +34,8 @@ class Take:
     stems: Sequence[Stem] = ()
     midi: Sequence[tuple[str, MidiPart]] = ()
     """The name of the file of each part, and the part."""
+    gain_db: float = 0.0
+    """What makes up for a file that is quieter than the take."""
     notes: list[str] = field(default_factory=list)
     """What the user should know about it."""
 
@@ -63,7 +65,7 @@ def build_session(
     for number, (take, start) in enumerate(zip(takes, layout.starts, strict=True)):
         colour = TRACK_COLOURS[number % len(TRACK_COLOURS)]
         is_muted = placement is Placement.LAYERS and number > 0
-        tracks.append(Track(take.name, colour, start, take.audio, is_muted=is_muted))
+        tracks.append(Track(take.name, colour, start, take.audio, gain_db=take.gain_db, is_muted=is_muted))
         tracks += [
             Track(
                 _part_name(take, stem.name),

@@ -28,6 +28,7 @@ from gateway.daw.session_builder import Take, build_session, name_takes
 from gateway.daw.session_model import AudioFile, DawSession
 from gateway.daw.take_files import fetch_audio, fetch_midi, fetch_stems, replacing
 from gateway.daw.take_layout import Placement, TakeGrid
+from gateway.daw.tempo_quantizing import choose_tempo, plan_stretch, quantize_take, require_stretcher
 from gateway.file_names import file_name
 from gateway.timeouts import CALL_TIMEOUT_SECONDS, RENDER_TIMEOUT_SECONDS
 from service_runtime.validation import check_uuid
@@ -61,6 +62,8 @@ class SessionOptions:
     """None for LAYERS if all takes have the same tempo, otherwise SEQUENCE."""
     with_stems: bool = False
     with_midi: bool = False
+    quantizes_tempo: bool = False
+    """Whether the takes are stretched to one steady tempo."""
     overwrites: bool = False
 
     def check(self) -> None:
@@ -72,6 +75,8 @@ class SessionOptions:
             raise InvalidArgument("format", "must name at least one of ardour, dawproject and reaper")
         if self.with_midi:
             require_mido()
+        if self.quantizes_tempo:
+            require_stretcher()
 
 
 @dataclass(frozen=True)
@@ -114,6 +119,8 @@ async def export_session(
         await _export_take(music, generation, take_name, options, audio_folder, midi_folder)
         for generation, take_name in zip(generations, name_takes(generations), strict=True)
     ]
+    if options.quantizes_tempo:
+        await asyncio.to_thread(_quantize, takes, audio_folder, options.sample_rate_hz)
     session, placement = build_session(name, takes, options.sample_rate_hz, options.placement, folders)
     await asyncio.to_thread(_write_files, session, paths, folder)
     notices = [f"{take.name}: {text}" for take in takes for text in take.notes]
@@ -204,6 +211,15 @@ async def _find_grid(
     if response.downbeat_confidence < LOW_CONFIDENCE:
         return grid, [f"which beat begins a bar is not sure (confidence {response.downbeat_confidence:.2f})"]
     return grid, []
+
+
+def _quantize(takes: Sequence[Take], audio_folder: Path, rate_hz: int) -> None:
+    seconds = [take.audio.frames / rate_hz for take in takes]
+    bpm = choose_tempo([take.grid for take in takes], seconds)
+    for take, length in zip(takes, seconds, strict=True):
+        plan_stretch(take.name, take.grid, length, bpm)  # All are checked before one is stretched.
+    for take in takes:
+        quantize_take(take, audio_folder, rate_hz, bpm)
 
 
 def _write_files(session: DawSession, paths: dict[SessionFormat, Path], folder: Path) -> None:

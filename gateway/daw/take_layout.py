@@ -33,6 +33,8 @@ class TakeGrid:
     beats_per_bar: int = DEFAULT_BEATS_PER_BAR
     is_known: bool = False
     """Whether the tempo is that of the music."""
+    confidence: float = 0.0
+    """How sure the beats are, 0 to 1."""
 
     @property
     def first_bar_seconds(self) -> float:

@@ -3,10 +3,12 @@ nothing from elsewhere. Each rule is seen to fail on a page that breaks it."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
+from dgx_music.client.generation_options import FORMATS
 from tests.support import page_rules
 
 PAGE = Path(__file__).parents[2] / "gateway/studio/page"
@@ -21,6 +23,17 @@ def test_page_keeps_the_rules() -> None:
 def test_files_are_short_and_folders_small() -> None:
     assert page_rules.long_files(PAGE, MAX_LINES) == {}
     assert page_rules.crowded_folders(PAGE, MAX_FILES) == {}
+
+
+def test_offered_formats_are_those_of_the_server() -> None:
+    text = (PAGE / "js/details/downloads.js").read_text()
+    offered = re.findall(r'^  \["([\w-]+)", "', text, re.MULTILINE)
+    assert len(offered) > 5
+    assert set(offered) <= set(FORMATS)
+
+
+def test_no_file_is_unused() -> None:
+    assert page_rules.unused_files(PAGE) == []
 
 
 @pytest.mark.parametrize(

@@ -170,6 +170,9 @@ async def test_history_is_filtered(async_client: AsyncClient) -> None:
     assert await found(limit=0) == []
     assert await found(min_rating=4, state="completed", model="sketch") == [ids[0]]
     assert await found(state=["failed", "cancelled"]) == []
+    assert await found(min_bpm=1.0, max_bpm=1000.0) == ids[::-1]
+    assert await found(max_bpm=1.0) == []
+    assert {*await found(key="C major")} <= {*ids}
     now = datetime.now().astimezone()
     assert await found(created_before=now - timedelta(days=1)) == []
     assert await found(created_after=now - timedelta(days=1), created_before=now + timedelta(days=1)) == ids[::-1]

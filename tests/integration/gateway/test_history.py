@@ -14,7 +14,7 @@ from tests.support.command_line import InProcessShell
 
 def test_history_is_searched_filtered_and_limited(shell: InProcessShell) -> None:
     with shell.serving_in_process():
-        for prompt in ("house", "techno", "deep house"):
+        for prompt in ("house at 124 BPM in Eb minor", "techno at 130 BPM in A minor", "deep house at 118 BPM"):
             shell.run("generate", prompt, "-d", "0.1")
         newest, middle, oldest = ids = shell.run("history", "--ids").stdout.split()
     with sqlite3.connect(shell.data_dir / "dgx_music.db") as database:
@@ -32,6 +32,8 @@ def test_history_is_searched_filtered_and_limited(shell: InProcessShell) -> None
     assert found("--until", "36h") == [oldest]
     assert found("--since", yesterday, "--until", yesterday) == [middle]
     assert found("--state", "failed") == found("--model", "other") == found("--min-rating", "1") == []
+    assert found("--min-bpm", "119") == [middle, oldest]
+    assert found("--max-bpm", "124", "--key", "D# minor") == [oldest]
     limited = shell.run("history", "--ids", "-n", "2")
     assert limited.stdout.split() == [newest, middle]
     assert limited.stderr == "there are more; show them with --limit 20\n"
@@ -50,6 +52,8 @@ def test_history_is_searched_filtered_and_limited(shell: InProcessShell) -> None
         (("--until", "2026-13-01"), "--until: '2026-13-01' is not a valid time"),
         (("house", "--search", "jazz"), "give the text to search for once"),
         (("--limit", "0"), "--limit"),
+        (("--min-bpm", "90", "--max-bpm", "80"), "--max-bpm: must be at least min_bpm, 90, not 80"),
+        (("--key", "H"), '--key: must be a key such as "A minor"'),
     ],
 )
 def test_arguments_that_make_no_sense_are_refused(shell: InProcessShell, arguments: tuple[str, ...], says: str) -> None:

@@ -13,6 +13,7 @@ import rpp
 import soundfile
 
 from dgx_music.audio.v1.audio_pb2 import FILE_FORMAT_FLAC_24, OutputOptions
+from export_service.pipeline.beat_grid_reading import read_beat_grid
 from gateway.daw.session_export import SessionFormat, SessionOptions, export_session, export_session_archive
 from tests.support import ardour
 from tests.support.command_line import InProcessShell
@@ -114,6 +115,31 @@ async def test_archive_has_the_whole_folder(library_services: EmbeddedServices, 
     with zipfile.ZipFile(archive) as packed:
         assert packed.testzip() is None
         assert set(packed.namelist()) == {f"My song/{name}" for name in files_of(work / "session")}
+
+
+@pytest.mark.slow
+def test_takes_are_quantized_to_the_tempo_of_the_first(shell: InProcessShell, tmp_path: Path) -> None:
+    takes = [generate(shell, f"techno at {bpm} BPM in A minor", 12.0) for bpm in (124, 130, 140)]
+    folder = tmp_path / "song"
+    options = "--to", str(folder), "--quantize-tempo", "--stems", "--midi", "--json"
+    done = shell.run("session", "export", *takes[:2], *options)
+    described = json.loads(done.stdout)
+    assert described["placement"] == "layers"
+    assert [one["bpm"] for one in described["tempo"]] == [124]
+    assert "quantized to 124 BPM, to within" in done.stderr
+    audio = folder / "interchange" / "song" / "audiofiles"
+    assert soundfile.info(audio / "techno at 124 BPM in A minor 5.wav").frames == 12 * 48_000
+    stretched = {soundfile.info(path).frames for path in audio.glob("techno at 130 BPM*.wav")}
+    assert stretched == {round(12 * 130 / 124 * 48_000)}
+    beats = read_beat_grid(audio / "techno at 130 BPM in A minor 5.wav", 124.0)
+    assert beats.tempo[0].bpm == pytest.approx(124.0, abs=0.1)
+    assert min(abs(beat - 240 / 124) for beat in beats.beats) < 0.01
+
+    refused = shell.error(
+        "session", "export", takes[0], takes[2], "--to", str(tmp_path / "x"), "--quantize-tempo", status=1
+    )
+    assert "stretched by 11% to be at 124 BPM" in refused
+    assert not list((tmp_path / "x").glob("*.rpp"))
 
 
 @pytest.mark.slow

@@ -68,6 +68,14 @@ def export(
     ] = None,
     stems: Annotated[bool, typer.Option("--stems", help="Add the stems of each take, muted. Only for sketch.")] = False,
     midi: Annotated[bool, typer.Option("--midi", help="Add the notes of each take, muted. Only for sketch.")] = False,
+    quantize_tempo: Annotated[
+        bool,
+        typer.Option(
+            "--quantize-tempo",
+            help="Stretch the takes by up to 8 % so that their bars fall on the grid of one steady tempo, that of the "
+            "first take. Requires the extra daw.",
+        ),
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a session that is there already.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -81,7 +89,8 @@ def export(
     console = create_console(as_json)
     options = daw_session.build_options(
         name or folder.absolute().name, [one.value for one in formats or FormatArg], sample_rate,
-        place.value if place else None, with_stems=stems, with_midi=midi, overwrites=force,
+        place.value if place else None, with_stems=stems, with_midi=midi, quantizes_tempo=quantize_tempo,
+        overwrites=force,
     )  # fmt: skip
     services = ALL if stems or midi else LIBRARY
     run(lambda session: daw_session.export(session, console, generation_ids, folder, options), console, services)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import webbrowser
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gateway.cli.commands.protocols.page_opener import open_page
 from gateway.cli.session.command_errors import CommandError
 from gateway.cli.session.runner import Session
 from service_runtime.observability.logging import configure_logging
 from service_runtime.optional_deps import install_extra_command
+from service_runtime.rpc.binding import is_local
 
 if TYPE_CHECKING:
     from gateway.cli.display.console import Console
@@ -42,11 +44,23 @@ async def serve(session: Session, settings: StudioSettings, console: Console, op
         settings.log_format if "log_format" in settings.model_fields_set else "console",
     )
     try:
-        async with serve_studio(session.address, settings) as url:
+        async with serve_studio(session.address, settings) as bound_url:
+            url = _url_for_people(bound_url)
             console.print_notice(f"the Studio is at {url}; Ctrl-C ends it")
-            if opens_browser:
-                await asyncio.to_thread(webbrowser.open, url)
+            if opens_browser and not await asyncio.to_thread(open_page, url) and is_local(settings.studio_listen):
+                port = url.rpartition(":")[2]
+                console.print_notice(
+                    f"this machine has no desktop; on yours, run `ssh -L {port}:127.0.0.1:{port} "
+                    f"{socket.gethostname()}` and open http://127.0.0.1:{port}"
+                )
             await asyncio.get_running_loop().create_future()
     except asyncio.CancelledError:
         return 0  # A signal has ended it, which is how it is meant to end.
     return 0
+
+
+def _url_for_people(url: str) -> str:
+    """Returns the URL with the machine's name in place of "all addresses"."""
+    for everywhere in ("//0.0.0.0:", "//[::]:", "//:"):
+        url = url.replace(everywhere, f"//{socket.gethostname()}:")
+    return url

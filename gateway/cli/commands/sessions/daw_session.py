@@ -23,6 +23,7 @@ def build_options(
     *,
     with_stems: bool,
     with_midi: bool,
+    quantizes_tempo: bool,
     overwrites: bool,
 ) -> SessionOptions:
     """Returns the options, checked before anything is exported."""
@@ -33,6 +34,7 @@ def build_options(
         placement=Placement(placement) if placement else None,
         with_stems=with_stems,
         with_midi=with_midi,
+        quantizes_tempo=quantizes_tempo,
         overwrites=overwrites,
     )
     options.check()

@@ -20,7 +20,7 @@ export class ApiError extends Error {
 }
 
 const READS = /^(Get|List)/;
-const underWay = new Map(); // Method and request of a read → the promise of the answer's text.
+const underWay = new Map(); // What is read → the promise of the answer's text.
 
 /**
  * Calls a unary method of MusicService, e.g. `call("ListGenerations", {pageSize: 50})`. Throws ApiError. Parts of the
@@ -29,12 +29,7 @@ const underWay = new Map(); // Method and request of a read → the promise of t
 export async function call(method, request = {}, { signal } = {}) {
   const path = `/api/${method}`;
   if (signal || !READS.test(method)) return postJson(path, request, signal);
-  const key = `${method} ${JSON.stringify(request)}`;
-  if (!underWay.has(key)) {
-    const answer = postText(path, request).finally(() => underWay.delete(key));
-    underWay.set(key, answer);
-  }
-  return JSON.parse(await underWay.get(key));
+  return JSON.parse(await shared(`${method} ${JSON.stringify(request)}`, () => postText(path, request)));
 }
 
 /** Posts JSON and returns the answer's JSON. Throws ApiError. */
@@ -47,9 +42,15 @@ async function postText(path, body, signal) {
   return (await request(path, { method: "POST", headers, body: JSON.stringify(body), signal })).text();
 }
 
-/** Returns the JSON that is at the path. Throws ApiError. */
+/** Returns the JSON that is at the path. Throws ApiError. Those who ask at the same time share one request. */
 export async function getJson(path, { signal } = {}) {
-  return (await request(path, { signal })).json();
+  if (signal) return (await request(path, { signal })).json();
+  return JSON.parse(await shared(path, async () => (await request(path)).text()));
+}
+
+async function shared(key, ask) {
+  if (!underWay.has(key)) underWay.set(key, ask().finally(() => underWay.delete(key)));
+  return underWay.get(key);
 }
 
 /** Fetches, and returns the response if its status is one of success. Throws ApiError. */
@@ -94,30 +95,53 @@ export function fileUrl(id, { format = "", download = false } = {}) {
   return `/api/generations/${encodeURIComponent(id)}/file${query.size ? `?${query}` : ""}`;
 }
 
+const HIDDEN_MS = 20000;
+const PAUSES_MS = [500, 1000, 2000, 5000, 10000];
+
 /**
- * Watches generations over one connection, of which a browser has few. `set(ids)` says which; `onChange(generation,
- * queuePlace)` is called for each change, with the place in the queue while it waits; `onEnd(id)` after the last one, and
- * `onProblem(id, error)` if the server can't watch it (for a server that is away, it goes on by itself). At most 64 are
- * watched: the first ones.
+ * Watches generations over one connection, of which a browser has few: six for all tabs. So it has none while the tab is
+ * hidden. `set(ids)` says which; `onChange(generation, queuePlace)` is called for each change, with the place in the
+ * queue while it waits; `onEnd(id)` after the last one, and `onProblem(id, error)` if the server can't watch it. For a
+ * server that is away, it goes on by itself, and tells at first what is now. At most 64 are watched: the first ones.
  */
 export class Watcher {
   #source = null;
-  #ids = "";
+  #ids = [];
+  #failures = 0;
+  #timer = 0;
 
   constructor({ onChange, onEnd = () => {}, onProblem = () => {} }) {
     Object.assign(this, { onChange, onEnd, onProblem });
+    document.addEventListener("visibilitychange", () => {
+      clearTimeout(this.#timer);
+      this.#timer = 0;
+      if (document.hidden) this.#timer = setTimeout(() => this.#close(), HIDDEN_MS);
+      else if (!this.#source) this.#open();
+    });
   }
 
   set(ids) {
     const wanted = [...new Set(ids)].slice(0, 64);
-    const key = wanted.join(" ");
-    if (key === this.#ids && this.#source?.readyState !== EventSource.CLOSED) return;
+    if (wanted.join() === this.#ids.join() && (this.#source || this.#timer)) return;
+    this.#ids = wanted;
+    this.#close();
+    this.#open();
+  }
+
+  #close() {
+    clearTimeout(this.#timer);
+    this.#timer = 0;
     this.#source?.close();
     this.#source = null;
-    this.#ids = key;
-    if (!wanted.length) return;
-    const source = new EventSource(`/api/events?${new URLSearchParams(wanted.map((id) => ["id", id]))}`);
+  }
+
+  #open() {
+    this.#timer = 0;
+    if (!this.#ids.length || document.hidden) return;
+    const source = new EventSource(`/api/events?${new URLSearchParams(this.#ids.map((id) => ["id", id]))}`);
+    this.#source = source;
     source.addEventListener("message", (event) => {
+      this.#failures = 0;
       const { generation, queuePlace } = JSON.parse(event.data);
       this.onChange(generation, queuePlace);
     });
@@ -128,7 +152,14 @@ export class Watcher {
       if (error.code === "UNAUTHENTICATED") askForSignIn(problem);
       this.onProblem(id, problem);
     });
-    source.addEventListener("done", () => source.close());
-    this.#source = source;
+    source.addEventListener("done", () => source.close()); // It stays, as there is nothing more to tell of these.
+    source.addEventListener("error", () => {
+      // After a cut connection the browser tries again by itself, but not after an answer such as 503.
+      if (source.readyState !== EventSource.CLOSED || this.#source !== source) return;
+      this.#close();
+      const pause = PAUSES_MS[Math.min(this.#failures, PAUSES_MS.length - 1)];
+      this.#failures += 1;
+      this.#timer = setTimeout(() => this.#open(), pause);
+    });
   }
 }

@@ -2,7 +2,7 @@
 
 import { startCompare } from "./compare/start.js";
 import * as compose from "./compose/compose_region.js";
-import * as details from "./history/details.js";
+import * as details from "./details/details.js";
 import * as history from "./history/history_view.js";
 import { startLiveUpdates } from "./live_updates.js";
 import * as player from "./player/player_region.js";

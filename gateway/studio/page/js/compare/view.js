@@ -4,6 +4,7 @@ import { call } from "../api.js";
 import { emit } from "../state.js";
 import { Comparison, MIN_TAKES } from "./comparison.js";
 import { layOut, retryButton } from "./layout.js";
+import { Loop } from "./loop.js";
 import { loadCurve, loadSpectrogram, toMono } from "./pictures/picture_loading.js";
 import { Plots } from "./pictures/plots.js";
 import { Playback } from "./playback.js";
@@ -13,14 +14,12 @@ import { loadTakes } from "./take_loading.js";
 import { TakeSwitch } from "./take_switch.js";
 import { Transport } from "./transport.js";
 
-const LEAST_LOOP_SECONDS = 0.1;
-
 /** Fills `root`, and shows and hides it. `onClose` is called when the user closes it. */
 export class CompareView {
   comparison = null;
   #playback = null;
   #loading = null;
-  #loop = { range: null, isOn: false };
+  #opened = "";
   #showsPictures = false;
 
   constructor(root, { onClose }) {
@@ -29,15 +28,16 @@ export class CompareView {
     this.takes = new TakeSwitch({ onSelect: select, onToggle: toggle, onRemove: (id) => emit("compare-remove", { id }) });
     this.transport = new Transport({
       toggle,
-      toggleLoop: () => this.toggleLoop(),
-      loopFrom: () => this.setLoopEnd(0),
-      loopTo: () => this.setLoopEnd(1),
+      toggleLoop: () => this.loop.toggle(),
+      loopFrom: () => this.loop.setEnd(0),
+      loopTo: () => this.loop.setEnd(1),
       match: (isOn) => this.match(isOn),
       blind: (isOn) => this.setBlind(isOn),
       pictures: (isOn) => this.showPictures(isOn),
     });
-    const [seek, loop] = [(seconds) => this.seek(seconds), (range) => this.setLoop(range, true)];
-    this.plots = new Plots({ onSeek: seek, onLoop: loop, onToggle: toggle });
+    const [seek, repeat] = [(seconds) => this.seek(seconds), (range) => this.loop.set(range, true)];
+    this.plots = new Plots({ onSeek: seek, onLoop: repeat, onToggle: toggle });
+    this.loop = new Loop({ axis: this.plots.axis, transport: this.transport });
     this.ranking = new Ranking({ onChange: (text) => this.#noteRanking(text), onSelect: select });
     this.results = new Results();
     const save = () => this.saveRanking();
@@ -51,8 +51,9 @@ export class CompareView {
   /** Loads the takes with these ids and shows them. */
   async open(ids) {
     this.root.hidden = false;
-    if (this.#playback && ids.join() === this.comparison?.takes.map(({ id }) => id).join()) return this.plots.draw();
+    if (ids.join() === this.#opened) return this.plots.draw(); // It is there, or on its way.
     this.unload();
+    this.#opened = ids.join();
     const loading = (this.#loading = new AbortController());
     this.problem.hidden = true;
     this.body.hidden = true;
@@ -62,7 +63,9 @@ export class CompareView {
       if (takes.length < MIN_TAKES) throw new Error("Add a second finished take to the comparison: “Compare” in its menu.");
       await this.#show(takes, loading.signal);
     } catch (error) {
-      if (!loading.signal.aborted) this.#report(error, () => this.open(ids));
+      if (loading.signal.aborted) return;
+      this.#opened = "";
+      this.#report(error, () => this.open(ids));
     }
   }
 
@@ -71,11 +74,11 @@ export class CompareView {
     if (this.comparison?.isBlind) comparison.restart(true);
     this.comparison = comparison;
     this.body.hidden = false;
-    this.#setLoop(null, false);
     const seconds = Math.max(...takes.map((take) => take.seconds));
     this.transport.setEnabled(false);
     this.plots.show(comparison, seconds);
     this.#deal();
+    if (document.activeElement === this.title) this.takes.focus();
     this.#loadCurves(takes, signal);
     const playback = await Playback.load(comparison, {
       signal,
@@ -83,6 +86,7 @@ export class CompareView {
       onSamples: (index, channels, rate) => this.#loadSpectrogram(comparison, index, channels, rate, seconds, signal),
     });
     this.#playback = playback;
+    this.loop.reset(playback);
     this.status.textContent = "";
     if (Math.abs(playback.seconds - seconds) > 0.01) this.plots.axis.setLength((this.plots.seconds = playback.seconds));
     this.transport.setEnabled(true);
@@ -96,8 +100,10 @@ export class CompareView {
 
   async #loadCurves(takes, signal) {
     const again = () => {
+      if (!this.#playback) this.unload(); // What loads the samples has failed too, or is about to.
       this.problem.hidden = true;
-      this.#loadCurves(takes, signal);
+      if (this.#playback) this.#loadCurves(takes, signal);
+      else this.open(takes.map(({ id }) => id));
     };
     for (const [index, { id }] of takes.entries()) {
       const load = async () => (this.plots.curves[index] ??= await loadCurve(id, { signal }));
@@ -139,6 +145,8 @@ export class CompareView {
     this.#loading?.abort();
     this.#playback?.close();
     this.#playback = null;
+    this.#opened = "";
+    this.loop.reset(null);
     this.transport.setPlaying(false);
   }
 
@@ -218,36 +226,6 @@ export class CompareView {
   /** Goes on or back by so many seconds. */
   skip(seconds) {
     if (this.#playback) this.seek(this.#playback.position + seconds);
-  }
-
-  /** Repeats [start, end], in seconds, of all takes. A loop that begins elsewhere is gone to. */
-  setLoop(range, isOn) {
-    if (!this.#playback) return;
-    this.#setLoop(range, isOn);
-    const { position } = this.#playback;
-    if (isOn && range && (position < range[0] || position >= range[1])) this.seek(range[0]);
-  }
-
-  #setLoop(range, isOn) {
-    this.#loop = { range, isOn };
-    this.#playback?.setLoop(isOn ? range : null);
-    this.plots.axis.setLoop(range, isOn);
-    this.transport.setLoop(isOn);
-  }
-
-  toggleLoop() {
-    if (!this.#playback) return;
-    const { range, isOn } = this.#loop;
-    this.setLoop(range ?? [0, this.#playback.seconds], !isOn);
-  }
-
-  /** Moves the beginning (0) or the end (1) of the loop to the playhead. */
-  setLoopEnd(end) {
-    if (!this.#playback) return;
-    const range = [...(this.#loop.range ?? [0, this.#playback.seconds])];
-    range[end] = this.#playback.position;
-    if (range[1] - range[0] < LEAST_LOOP_SECONDS) range[1 - end] = end ? 0 : this.#playback.seconds;
-    if (range[1] - range[0] >= LEAST_LOOP_SECONDS) this.setLoop(range, true);
   }
 
   match(isOn) {

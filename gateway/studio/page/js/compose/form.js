@@ -3,6 +3,7 @@ import { ApiError, call } from "../api.js";
 import { byId, element } from "../dom.js";
 import { showView } from "../routing.js";
 import { emit, getTake, on, putTake } from "../state.js";
+import { readDraft, saveDraft } from "./draft.js";
 import { EditPanel } from "./edit_panel.js";
 import { findPart, toSentence } from "./form_errors.js";
 import { buildFields } from "./form_fields.js";
@@ -65,6 +66,8 @@ export class ComposeForm {
     );
     region.append(this.root);
     this.#listen();
+    const draft = readDraft();
+    for (const field of this.fields) if (draft[field.path]) field.value = draft[field.path];
     this.loadModels();
   }
 
@@ -78,7 +81,10 @@ export class ComposeForm {
       event.preventDefault();
       this.send();
     });
-    this.root.addEventListener("input", () => (this.#unsent = null));
+    this.root.addEventListener("input", () => {
+      this.#unsent = null;
+      saveDraft(this.fields);
+    });
     this.#parts.model_name.control.addEventListener("change", () => this.#fit());
     this.#parts["loop.bars"].control.addEventListener("input", () => this.#fit());
     this.#edit.addEventListener("change", () => this.#fit());
@@ -103,7 +109,7 @@ export class ComposeForm {
     }
     this.problem.textContent = "";
     const { control } = this.#parts.model_name;
-    const chosen = control.value;
+    const chosen = control.value || readDraft().model_name;
     control.replaceChildren(
       ...models.choices.map(({ value, text, disabled, title }) => element("option", { value, disabled, title }, text)),
     );
@@ -170,6 +176,7 @@ export class ComposeForm {
     this.#edit.clear();
     this.#clearErrors();
     this.#unsent = null;
+    saveDraft(this.fields);
     this.#fit();
   }
 

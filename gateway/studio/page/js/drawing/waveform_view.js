@@ -151,6 +151,7 @@ export class WaveformView extends EventTarget {
       End: this.seconds,
     };
     if (event.key in targets) this.#moveTo(Math.max(0, Math.min(targets[event.key], this.seconds)), event.shiftKey);
+    else if (event.key === " ") this.#emit("toggle", {});
     else if (event.key === "Escape" && this.selection) this.#select(0, 0);
     else if (event.key === "i") this.#select(this.#position, this.selection?.[1] ?? this.seconds);
     else if (event.key === "o") this.#select(this.selection?.[0] ?? 0, this.#position);

@@ -1,10 +1,11 @@
 /** The selected take: its waveform, playback, progress, and what can be done with it. */
 import { ApiError, call } from "../api.js";
 import { element } from "../dom.js";
+import { registerShortcut } from "../shortcuts.js";
 import { emit, getTake, isFinished, on, selectedId } from "../state.js";
 import { RepeatCommands } from "./repeat_commands.js";
-import { cancel, retry } from "./running_takes.js";
 import { SelectionBar } from "./selection_bar.js";
+import { cancelTake, retryTake } from "./take_changes.js";
 import { describeProgress, STATES } from "./take_progress.js";
 import { TakeWave } from "./take_wave.js";
 import { Transport } from "./transport.js";
@@ -24,8 +25,8 @@ export class NowPanel {
     this.state = element("span", { class: "badge" });
     this.progress = element("progress", { class: "progress", max: "1", "aria-label": "Progress of this take" });
     this.progressText = element("p", { class: "progress-text" });
-    this.cancel = element("button", { type: "button", class: "button danger", onclick: () => cancel(this.#take.id) }, "Cancel");
-    this.retry = element("button", { type: "button", class: "button", onclick: () => retry(this.#take.id) }, "Try again");
+    this.cancel = element("button", { type: "button", class: "button danger", onclick: () => cancelTake(this.#take.id) }, "Cancel");
+    this.retry = element("button", { type: "button", class: "button", onclick: () => retryTake(this.#take.id) }, "Try again");
     this.reuse = element("button", { type: "button", class: "button small" }, "Use these settings");
     this.reuse.addEventListener("click", () => emit("reuse", { generation: this.#take }));
     this.wave = new TakeWave(player);
@@ -37,10 +38,12 @@ export class NowPanel {
     this.work = element("div", { class: "now-progress" }, this.progress, this.progressText, this.cancel, this.retry);
     const { transport } = this;
     this.body = element("div", { class: "now-body", hidden: true }, this.head, this.wave.root, transport.root, transport.status);
-    const actions = element("div", { id: "take-actions" }); // Filled by history/details.js.
+    const actions = element("div", { id: "take-actions" }); // Filled by details/details.js.
     this.body.append(transport.problem, this.work, actions, this.bar.root, this.commands.root);
     region.append(this.empty, this.body);
     this.transport.loop.addEventListener("click", () => this.#toggleLoop());
+    const repeat = { keys: ["l"], label: "Repeat the take, or the part that is selected", group: "Player" };
+    registerShortcut({ ...repeat, when: () => this.#take !== null, run: () => this.#toggleLoop() });
     player.addEventListener("state", () => {
       this.#tellPlaying();
       this.#changeOver();

@@ -4,6 +4,7 @@ import { element } from "../dom.js";
 import { icon } from "../icons.js";
 import { openMenu } from "../menus.js";
 import { emit, on } from "../state.js";
+import { snapToBars } from "./bar_lines.js";
 
 const CONTINUATION = "CAPABILITY_CONTINUATION";
 /** Kind of what goes on from a take, what it is called, and what a model needs for it. */
@@ -26,10 +27,12 @@ export class SelectionBar {
   constructor(view, onRange) {
     this.view = view;
     this.onRange = onRange;
-    this.from = this.#input("From");
+    this.from = this.#input("Part from");
     this.to = this.#input("to");
     this.clear = button("Clear", () => this.#select(null));
     this.clear.setAttribute("aria-label", "Clear the selection");
+    this.snap = button("To bars", () => this.#snap());
+    this.snap.setAttribute("aria-label", "Move the selection to the nearest bars");
     this.repaint = button("Replace this part …", () => this.#edit("repaint"));
     this.reason = element("p", { class: "help", id: "repaint-reason" });
     this.repaint.setAttribute("aria-describedby", "repaint-reason");
@@ -37,7 +40,7 @@ export class SelectionBar {
     this.menu.setAttribute("aria-haspopup", "menu");
     this.menu.prepend(icon("branch"));
     const range = element("div", { class: "selection", role: "group", "aria-label": "Selected part, in seconds" });
-    range.append(this.from.label, this.to.label, element("span", {}, "s"), this.clear, this.repaint);
+    range.append(this.from.label, this.to.label, element("span", {}, "s"), this.snap, this.clear, this.repaint);
     this.root = element("div", { class: "edit-bar" }, range, this.menu, this.reason);
     view.addEventListener("selection", ({ detail }) => this.#show(detail.range));
     on("models", () => this.#show(view.selection));
@@ -74,11 +77,22 @@ export class SelectionBar {
     this.from.input.value = range ? range[0].toFixed(2) : "";
     this.to.input.value = range ? range[1].toFixed(2) : "";
     const reason = models.whyNone(CONTINUATION);
-    this.clear.disabled = !range;
-    this.repaint.disabled = !range || Boolean(reason);
+    if (!range && this.clear === document.activeElement) this.from.input.focus();
+    for (const action of [this.snap, this.clear, this.repaint]) action.hidden = !range;
+    this.repaint.disabled = Boolean(reason);
     this.reason.textContent = range ? reason : "";
     this.onRange(range);
     if (this.#id) emit("range", { id: this.#id, range });
+  }
+
+  async #snap() {
+    const [id, range] = [this.#id, this.view.selection];
+    try {
+      const snapped = await snapToBars(id, range, this.view.seconds);
+      if (id === this.#id && range === this.view.selection) this.#select(snapped);
+    } catch (error) {
+      emit("toast", { text: error.message, kind: "error" });
+    }
   }
 
   #openMenu() {

@@ -3,6 +3,7 @@ import { ApiError, call } from "../api.js";
 import { element } from "../dom.js";
 import { LivePeaks } from "../drawing/waveform.js";
 import { WaveformView } from "../drawing/waveform_view.js";
+import { registerShortcut } from "../shortcuts.js";
 import { emit } from "../state.js";
 
 const POINTS = 2000;
@@ -11,6 +12,14 @@ const FRAMES_PER_POINT = 1024;
 const HELP =
   "Arrow keys go through the music, with Alt in tenths of a second; with Shift they select a part. " +
   "I and O set the start and the end of the part, Escape removes it.";
+
+/** Keys of the waveform, which it handles itself, as the overlay of keys lists them. */
+const KEYS = [
+  [["ArrowLeft", "ArrowRight"], "A second back or on (with Alt: a tenth)"],
+  [["Shift+ArrowLeft", "Shift+ArrowRight"], "Select a part"],
+  [["i", "o"], "The part starts or ends here"],
+  [["Escape"], "Select nothing"],
+];
 
 export class TakeWave {
   #id = "";
@@ -26,7 +35,9 @@ export class TakeWave {
     const container = element("div", {});
     this.view = new WaveformView(container, { help: "wave-help" });
     this.root = element("div", { class: "take-wave" }, container, help);
+    for (const [keys, label] of KEYS) registerShortcut({ keys, label: `${label}, in the waveform`, group: "Player" });
     this.view.addEventListener("seek", ({ detail }) => player.seek(detail.seconds));
+    this.view.addEventListener("toggle", () => player.toggle());
     player.addEventListener("buffer", ({ detail }) => detail && this.#add(detail));
     player.addEventListener("state", () => this.#begin());
     player.addEventListener("position", () => this.#follow());

@@ -17,7 +17,7 @@ const AHEAD_SECONDS = 60;
 /** A seek to what comes so soon waits for it, instead of another download. */
 const NEAR_SECONDS = 5;
 /** Memory for the samples of one take; those farthest from the playhead make room. */
-const MAX_BYTES = 256 * 2 ** 20;
+const MAX_BYTES = 512 * 2 ** 20;
 /** Codes of errors after which the same call may succeed. */
 const PASSING = new Set(["UNAVAILABLE", "ABORTED", "RESOURCE_EXHAUSTED", "INTERNAL", "DATA_LOSS", "CANCELLED"]);
 
@@ -169,10 +169,10 @@ export class AudioFeed extends EventTarget {
     return true;
   }
 
-  /** Live samples are taken as they come, so that none is missed; those of a file as they are needed. */
+  /** The samples of a file are taken as they are needed; live ones as they come, as long as there is much room. */
   async #waitForRoom(request) {
     const { sampleRate, level } = this.store.format;
-    while (request === this.#request && level === "FINAL") {
+    while (request === this.#request && (level === "FINAL" || this.store.bytes > MAX_BYTES / 2)) {
       if (this.#nextFrame - this.playFrame < AHEAD_SECONDS * sampleRate) return;
       await new Promise((resolve) => (this.#waiting = resolve));
     }

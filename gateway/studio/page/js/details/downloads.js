@@ -5,11 +5,12 @@ import { element as el } from "../dom.js";
 import { fileName } from "../formats.js";
 import { icon } from "../icons.js";
 import { toast, toastError } from "../toasts.js";
+import { saveSession } from "./session_dialog.js";
 
 /** [format in the query, what it is called, extension] */
 const FORMATS = [
   ["wav", "WAV, 24 bits", "wav"],
-  ["wav16", "WAV, 16 bits", "wav"],
+  ["wav-16", "WAV, 16 bits", "wav"],
   ["wav-float", "WAV, 32-bit float", "wav"],
   ["flac", "FLAC", "flac"],
   ["aiff", "AIFF", "aiff"],
@@ -19,12 +20,17 @@ const FORMATS = [
   ["opus", "Opus", "opus"],
   ["m4a", "M4A (AAC)", "m4a"],
 ];
-const SESSIONS = [
-  ["ardour", "Ardour session"],
-  ["dawproject", "DAWproject (Bitwig, Studio One, Cubase)"],
-  ["reaper", "REAPER project"],
-];
-const MEDIA_TYPES = { wav: "audio/wav", flac: "audio/flac", aiff: "audio/aiff", caf: "audio/x-caf", mp3: "audio/mpeg", ogg: "audio/ogg", opus: "audio/ogg", m4a: "audio/mp4", w64: "audio/x-w64" };
+const MEDIA_TYPES = {
+  wav: "audio/wav",
+  flac: "audio/flac",
+  aiff: "audio/aiff",
+  caf: "audio/x-caf",
+  mp3: "audio/mpeg",
+  ogg: "audio/ogg",
+  opus: "audio/ogg",
+  m4a: "audio/mp4",
+  w64: "audio/x-w64",
+};
 
 function extensionOf(generation) {
   return /\.([a-z0-9]+)$/.exec(generation.filePath)?.[1] ?? "wav";
@@ -69,7 +75,13 @@ export function createFileLink(generation) {
   const name = fileName(generation, extension);
   const link = el(
     "a",
-    { class: "button", href, download: name, draggable: "true", title: "Click to save, or drag it into a folder or a DAW" },
+    {
+      class: "button",
+      href,
+      download: name,
+      draggable: "true",
+      title: "Click to save, or drag it into a folder or a DAW",
+    },
     icon("download"),
     extension.toUpperCase(),
   );
@@ -96,20 +108,12 @@ export function downloadItems(generation) {
     "-",
     ...FORMATS.map(inFormat),
     "-",
-    { label: "Notes (MIDI)", run: () => save(`${path}/midi`, { name: fileName(generation, "mid"), what: "MIDI file" }) },
+    {
+      label: "Notes (MIDI)",
+      run: () => save(`${path}/midi`, { name: fileName(generation, "mid"), what: "MIDI file" }),
+    },
     { label: "Stems (WAV)", run: () => save(`${path}/stems`, { name: fileName(generation, "zip"), what: "stems" }) },
     "-",
-    ...sessionItems([generation]),
+    { label: "DAW session…", run: () => saveSession([generation]) },
   ];
-}
-
-/** The items of a menu that saves finished takes as a session of a DAW. */
-export function sessionItems(generations) {
-  return SESSIONS.map(([format, label]) => ({
-    label,
-    run: () => {
-      const query = new URLSearchParams([...generations.map(({ id }) => ["id", id]), ["format", format]]);
-      return save(`/api/session?${query}`, { name: `dgx-music-${format}.zip`, what: label });
-    },
-  }));
 }
