@@ -52,7 +52,7 @@ FOLK: Final = Style(
         voicing="triad", alternates=("steel guitar", "steel guitar", "banjo", "nylon guitar")),
     cells=("X...x...x.x.x...", "X.x.x...X.......", "X.....x.x...x...", "x.x.X.x.x..._...", "X...X...x......."),
     drums=(
-        Drum("stomp", ("X.......X.......", "X.......X.....o."), 0.48, energy=0.5, send=0.06),
+        Drum("stomp", ("X.......X.......", "X.......X.....o."), 0.40, energy=0.5, send=0.06),
         Drum("tambourine", ("....X.......X...", "..o.X..o..o.X..o"), 0.18, 0.25, 0.5, 0.1),
         Drum("brush", ("x.oxx.oxx.oxx.ox", "..o.x..o..o.x..o"), 0.17, -0.2, 0.55, 0.1),
         Drum("clap", ("....x.......x...",), 0.16, energy=0.9, send=0.16),

@@ -23,8 +23,8 @@ REGGAE: Final = Style(
         voicing="triad", alternates=("organ", "organ", "piano")),
     cells=("X..x..x.x.......", "..x.x.x...._....", "X.....x..x......", "....x.x.X......."),
     drums=(
-        Drum("kick", ("........X.......", "X.......X.......", "X...X...X...X..."), 0.62, energy=0.3, send=0.02),
-        Drum("cross stick", ("........X.......", "........X..g...o", "....g...X......."), 0.44, energy=0.3, send=0.22),
+        Drum("kick", ("........X.......", "X.......X.......", "X...X...X...X..."), 0.47, energy=0.3, send=0.02),
+        Drum("cross stick", ("........X.......", "........X..g...o", "....g...X......."), 0.34, energy=0.3, send=0.22),
         Drum("hat", ("x.xox.xox.xox.xo", "X.x.X.x.X.x.X.x.", "xox.xox.xox.xox."), 0.19, 0.25, 0.2),
         Drum("reggae snare", ("..............g.", "...g...........g"), 0.30, 0.05, 0.6, 0.2),
         Drum("shaker", ("oxoxoxoxoxoxoxox",), 0.09, -0.35, 0.8),
