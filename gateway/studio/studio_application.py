@@ -54,7 +54,7 @@ def build_application(
         return FileResponse(PAGE / "index.html", headers=ALWAYS_CHECK)
 
     sign_in = SignIn(clients, requires_token=requires_token)
-    return Starlette(
+    application = Starlette(
         routes=[
             Route("/", page),
             Mount("/static", _PageFiles(directory=PAGE)),
@@ -80,6 +80,8 @@ def build_application(
         ],
         exception_handlers={ServiceError: handle_service_error, HTTPException: handle_http_exception},
     )
+    application.router.redirect_slashes = False
+    return application
 
 
 class _PageFiles(StaticFiles):

@@ -11,9 +11,10 @@ from playwright.async_api import Browser
 
 from tests.support.chromium import chromium
 from tests.support.studio_processes import StudioProcesses, studio_processes
+from tests.support.tone_server import tone_server
 from tests.support.watched_page import OpenPage, WatchedPage, open_page
 
-TIMEOUT_MILLISECONDS = 45_000
+TIMEOUT_MILLISECONDS = 30_000
 """Of a step in a page: a busy machine should not fail a test."""
 
 
@@ -30,18 +31,26 @@ async def studio(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stud
         yield processes
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def tone_studio(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[StudioProcesses]:
+    """A Studio on servers whose model can do everything, which `sketch` can't."""
+    with tone_server(tmp_path_factory.mktemp("tone")) as server:
+        async with studio_processes(tmp_path_factory.mktemp("studio"), server.address) as processes:
+            yield processes
+
+
 @pytest_asyncio.fixture(loop_scope="session")
 async def open_studio(browser: Browser, studio: StudioProcesses) -> AsyncIterator[OpenPage]:
-    """Opens a path of the Studio in a context of its own, with the options of Playwright's new_context. What goes wrong
-    in a page fails the test at its end, unless the test allows it."""
+    """Opens a path of the Studio, or of the `url` that leads to it, in a context of its own, with the options of
+    Playwright's new_context. What goes wrong in a page fails the test at its end, unless the test allows it."""
     opened: list[WatchedPage] = []
     async with AsyncExitStack() as stack:
 
-        async def open_one(path: str = "/", **options: object) -> WatchedPage:
+        async def open_one(path: str = "/", *, url: str = "", **options: object) -> WatchedPage:
             context = await browser.new_context(**{"accept_downloads": True, "reduced_motion": "reduce", **options})  # type: ignore[arg-type]
             stack.push_async_callback(context.close)
             context.set_default_timeout(TIMEOUT_MILLISECONDS)
-            opened.append(await open_page(context, studio.url + path))
+            opened.append(await open_page(context, (url or studio.url) + path))
             return opened[-1]
 
         yield open_one

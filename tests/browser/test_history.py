@@ -53,6 +53,12 @@ async def listed(processes: StudioProcesses, **filters: object) -> list[storage.
     return list((await processes.music.ListGenerations(request, timeout=SECONDS)).generations)
 
 
+async def check_order(page: Page) -> None:
+    """Screen readers read the rows in the order of the list, however it was scrolled."""
+    places = await rows(page).evaluate_all("(all) => all.map((row) => Number(row.ariaRowIndex))")
+    assert places == sorted(set(places))
+
+
 async def focused_id(page: Page) -> str:
     return str(await page.evaluate("document.activeElement.closest('[data-id]')?.dataset.id ?? ''"))
 
@@ -67,6 +73,13 @@ async def test_long_list_is_walked_to_its_end_and_few_rows_exist(browser: Browse
         await scroll_to_end(page)
         assert await rows(page).count() <= MAX_ROWS
         seen = int(await rows(page).last.get_attribute("aria-rowindex") or 0)
+    await check_order(page)
+    for top, index in ((20_160, 281), (19_800, 276), (20_520, 286)):  # A row has 72 pixels.
+        await page.locator(".take-scroller").evaluate("(scroller, top) => { scroller.scrollTop = top; }", top)
+        await expect(page.locator(f".take-row[aria-rowindex='{index}']")).to_be_in_viewport()
+        await expect(page.locator(f".take-row[aria-rowindex='{index - 5}']")).to_be_attached()
+        await check_order(page)
+    await scroll_to_end(page)
     last = page.locator(f'[data-id="{newest[-1].id}"]')
     await expect(last).to_have_attribute("aria-rowindex", str(MANY))
     await expect(last).to_contain_text(newest[-1].prompt[:20])
@@ -191,6 +204,31 @@ async def test_takes_of_others_appear_and_their_progress_is_told(
     await page.go_back()
 
 
+async def test_others_may_make_and_delete_many(open_studio: OpenPage, studio: StudioProcesses) -> None:
+    watched = await open_studio(viewport=DESKTOP)
+    page, count = watched.page, watched.page.locator("#history .count")
+    await expect(count).not_to_have_text("Loading…")
+    look = "document.dispatchEvent(new Event('visibilitychange'))"
+    requests = [storage.CreateGenerationRequest(prompt=f"one of many {n}", duration_seconds=0.1) for n in range(60)]
+    for _ in range(2):  # More than a page.
+        batch = storage.BatchCreateGenerationsRequest(requests=requests)
+        made = (await studio.music.BatchCreateGenerations(batch, timeout=SECONDS)).generations
+    for one in made:
+        await studio.wait_until_final(one.id)
+    await page.evaluate(look)
+    total = len(await listed(studio))
+    await expect(count).to_have_text(f"{total} takes")
+    while int(await rows(page).last.get_attribute("aria-rowindex") or 0) < total:
+        await scroll_to_end(page)
+    await page.locator(".take-scroller").evaluate("(scroller) => { scroller.scrollTop = 0; }")
+    gone = made[-2].id
+    await expect(page.locator(f'.take-row[data-id="{gone}"]')).to_be_visible()
+    await studio.music.DeleteGeneration(storage.DeleteGenerationRequest(id=gone), timeout=SECONDS)
+    await page.evaluate(look)
+    await expect(page.locator(f'.take-row[data-id="{gone}"]')).to_have_count(0)
+    await expect(count).to_have_text(f"{total - 1} takes")
+
+
 async def test_prompts_of_any_script_and_length_keep_their_rows(open_studio: OpenPage, studio: StudioProcesses) -> None:
     texts = [
         "x" * 10_000,
@@ -210,7 +248,7 @@ async def test_prompts_of_any_script_and_length_keep_their_rows(open_studio: Ope
         for generation_id in ids:
             row = page.locator(f'.take-row[data-id="{generation_id}"]')
             await expect(row).to_be_visible()
-            heights.add(round((await row.bounding_box() or {})["height"]))
+            heights.add(await row.evaluate("(element) => element.offsetHeight"))
         assert len(heights) == 1
         assert not await page.evaluate("document.documentElement.scrollWidth > innerWidth")
         names = await rows(page).evaluate_all("(all) => all.map((row) => row.getAttribute('aria-label').length)")

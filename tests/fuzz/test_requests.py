@@ -1,5 +1,5 @@
-"""Random requests to all methods of all services, to the HTTP endpoints and to the MCP server: a few in each run of the
-tests, and a thousand among the slow ones."""
+"""Random requests to all methods of all services, to the HTTP endpoints, the Studio and the MCP server: a few in each
+run of the tests, and a thousand among the slow ones."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from tests.fuzz.http_requests import fuzz_http
 from tests.fuzz.mcp_requests import fuzz_mcp
 from tests.fuzz.requests import COMMON, SERVICES, fuzz
+from tests.fuzz.studio_requests import fuzz_studio
 from tests.support.service_processes import service_processes
 
 SEED = 1
@@ -26,6 +27,14 @@ async def test_a_few_requests_to_every_method(tmp_path: Path) -> None:
 async def test_a_thousand_requests(tmp_path: Path, url: str) -> None:
     _, problems = await fuzz(tmp_path / "data", 1000, SEED + 1, url)
     assert not problems, "\n".join(problems)
+
+
+@pytest.mark.slow
+async def test_studio(tmp_path: Path) -> None:
+    async with service_processes(tmp_path / "data") as services:
+        statuses, problems = await fuzz_studio(services, 600, SEED)
+        assert {200, 400, 404, 409, 413, 415} <= set(statuses)
+        assert not problems, "\n".join(problems)
 
 
 @pytest.mark.slow

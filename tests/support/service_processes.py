@@ -180,19 +180,28 @@ class ServiceProcesses:
 
     async def start_http(self, **settings: str) -> tuple[ServiceProcess, str]:
         """Starts `dgx-music http` as "http"; returns its process and its URL."""
-        address = self.address("http")
+        return await self._start_web("http", ["http"], **settings)
+
+    async def start_studio(self, **settings: str) -> tuple[ServiceProcess, str]:
+        """Starts `dgx-music studio` as "studio"; returns its process and its URL."""
+        return await self._start_web(
+            "studio", ["studio", "--no-open"], DGX_MUSIC_LOG_LEVEL="info", DGX_MUSIC_LOG_FORMAT="json", **settings
+        )
+
+    async def _start_web(self, name: str, command: list[str], **settings: str) -> tuple[ServiceProcess, str]:
+        address = self.address(name)
         env = environment(
             DGX_MUSIC_DATA_DIR=str(self.data_dir),
             DGX_MUSIC_GATEWAY_ADDRESS=self.address("gateway"),
-            DGX_MUSIC_HTTP_LISTEN=address,
+            **{f"DGX_MUSIC_{name.upper()}_LISTEN": address},
             **{**self.settings, **settings},
         )
-        process = await asyncio.create_subprocess_exec(str(DGX_MUSIC), "http", env=env, stderr=PIPE, limit=1 << 26)
-        log_file = self.data_dir.parent / f"{self.data_dir.name}-http.log"
-        self.running["http"] = ServiceProcess("http", process, log_file)
-        self._started.append(self.running["http"])
-        await self.running["http"].wait_for_event("serving")
-        return self.running["http"], f"http://{address}"
+        process = await asyncio.create_subprocess_exec(str(DGX_MUSIC), *command, env=env, stderr=PIPE, limit=1 << 26)
+        log_file = self.data_dir.parent / f"{self.data_dir.name}-{name}.log"
+        self.running[name] = ServiceProcess(name, process, log_file)
+        self._started.append(self.running[name])
+        await self.running[name].wait_for_event("serving")
+        return self.running[name], f"http://{address}"
 
     async def kill(self, name: str, number: int = signal.SIGKILL) -> int:
         """Sends a signal that ends the process; returns its exit status."""

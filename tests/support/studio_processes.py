@@ -29,11 +29,12 @@ SERVER, STUDIO = "serve", "studio"
 class StudioProcesses:
     """A server and a Studio that calls it. Both keep their addresses when they are started again."""
 
-    def __init__(self, data_dir: Path, **settings: str) -> None:
-        """`settings` are further environment variables of both."""
+    def __init__(self, data_dir: Path, gateway_address: str = "", **settings: str) -> None:
+        """`gateway_address` is that of a gateway that runs already, beside which only the Studio is started.
+        `settings` are further environment variables of both."""
         server_port, studio_port = free_ports(2)
         self.data_dir = data_dir
-        self.gateway_address = f"127.0.0.1:{server_port}"
+        self.gateway_address = gateway_address or f"127.0.0.1:{server_port}"
         self.studio_address = f"127.0.0.1:{studio_port}"
         self.settings = settings
         self.seen_gateway_address = self.gateway_address
@@ -151,12 +152,14 @@ class StudioProcesses:
 
 
 @asynccontextmanager
-async def studio_processes(data_dir: Path, *names: str, **settings: str) -> AsyncIterator[StudioProcesses]:
-    """Runs a server and a Studio, or those named, while the block runs."""
+async def studio_processes(
+    data_dir: Path, gateway_address: str = "", **settings: str
+) -> AsyncIterator[StudioProcesses]:
+    """Runs a server and a Studio, or only a Studio that calls another gateway, while the block runs."""
     data_dir.mkdir(exist_ok=True)
-    processes = StudioProcesses(data_dir, **settings)
+    processes = StudioProcesses(data_dir, gateway_address, **settings)
     try:
-        await processes.start(*names)
+        await processes.start(*([STUDIO] if gateway_address else []))
         yield processes
     finally:
         await processes.close()

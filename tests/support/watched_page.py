@@ -54,7 +54,7 @@ class WatchedPage:
         """Returns the LIVE samples that the player has received, float32 and interleaved."""
         encoded: str = await self.page.evaluate(
             """(id) => {
-                const samples = window.dgxStudio.capturedSamples(id);
+                const samples = window.dgxStudio.capturedSamples(id)?.samples;
                 if (!samples) return "";
                 const bytes = new Uint8Array(samples.buffer, samples.byteOffset, samples.byteLength);
                 let text = "";

@@ -51,7 +51,11 @@ async def test_get_waveform(client):
 
 @pytest.mark.parametrize(
     ("options", "tolerance_db"),
-    [({"format": "WAV_PCM_24"}, 1e-4), ({"format": "WAV_PCM_16"}, 0.02), ({"format": "OGG_OPUS"}, 1e-4)],
+    [
+        ({"format": "WAV_PCM_24"}, 1e-4),
+        ({"format": "WAV_PCM_16"}, 0.02),
+        pytest.param({"format": "OGG_OPUS"}, 1e-4, marks=pytest.mark.slow),
+    ],
     ids=lambda value: value["format"] if isinstance(value, dict) else "",
 )
 async def test_loudness_curve_has_the_figures_of_the_file(client, options, tolerance_db):

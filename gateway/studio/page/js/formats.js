@@ -14,6 +14,7 @@ const STAGES = {
   GENERATION_STAGE_GENERATING: "Generating",
   GENERATION_STAGE_EXPORTING: "Writing the file",
 };
+const SEMITONES = { C: 0, D: 2, E: 4, F: 5, G: 7, A: 9, B: 11 };
 const AGO = [
   [60, 1, "second"],
   [3600, 60, "minute"],
@@ -36,7 +37,10 @@ export function formatTime(seconds) {
 /** A length for a screen reader: "8 seconds", "2 minutes 5 seconds". */
 export function speakTime(seconds) {
   const whole = Math.max(0, Math.round(Number(seconds) || 0));
-  const parts = [[Math.floor(whole / 60), "minute"], [whole % 60, "second"]].filter(([value]) => value);
+  const parts = [
+    [Math.floor(whole / 60), "minute"],
+    [whole % 60, "second"],
+  ].filter(([value]) => value);
   return parts.map(([value, unit]) => `${value} ${unit}${value === 1 ? "" : "s"}`).join(" ") || "0 seconds";
 }
 
@@ -99,6 +103,14 @@ export function keyOf({ metadata }) {
   return textOf(metadata?.key) || textOf(metadata?.measured_key);
 }
 
+/** What two spellings of a key have in common, such as "D# minor" and "Eb minor"; empty if it is no key. */
+export function soundOfKey(key) {
+  const [, letter, sign, mode] = /^([A-G])([#♯b♭]?) (major|minor)$/.exec(key) ?? [];
+  if (!letter) return "";
+  const semitone = SEMITONES[letter] + (sign ? ("#♯".includes(sign) ? 1 : 11) : 0);
+  return `${semitone % 12} ${mode}`;
+}
+
 /** A key with its signs: "E♭ major". */
 export function formatKey(key) {
   return key.replace(/^([A-G])(#|b)(?= )/, (_, note, sign) => note + (sign === "#" ? "♯" : "♭"));
@@ -113,7 +125,10 @@ export function lengthOf(generation) {
 
 /** A prompt that is short enough for a label; it is never cut within a character. */
 export function shorten(text, characters = 120) {
-  const line = String(text).slice(0, characters * 8).replace(/\s+/gu, " ").trim();
+  const line = String(text)
+    .slice(0, characters * 8)
+    .replace(/\s+/gu, " ")
+    .trim();
   if (line.length <= characters) return line;
   const segments = new Intl.Segmenter().segment(line);
   let kept = "";
@@ -157,6 +172,8 @@ export function fileName(generation, extension) {
 
 /** Orders times of the contracts, whose fractions have 0 to 9 digits: a key that compares as text. */
 export function timeKey(time) {
-  const [seconds, fraction = ""] = String(time ?? "").replace("Z", "").split(".");
+  const [seconds, fraction = ""] = String(time ?? "")
+    .replace("Z", "")
+    .split(".");
   return `${seconds}.${fraction.padEnd(9, "0")}`;
 }

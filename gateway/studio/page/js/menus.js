@@ -15,12 +15,14 @@ export function openMenu(at, items, { label }) {
   closeMenu();
   const menu = el("div", { class: "menu", role: "menu", "aria-label": label, popover: "auto" });
   for (const item of items) menu.append(item === "-" ? el("hr", { role: "separator" }) : createItem(item));
-  document.body.append(menu);
+  // In the landmark of what it belongs to, for those who go by landmarks.
+  (at instanceof Element ? (at.closest("main > section") ?? document.body) : document.body).append(menu);
   open = { menu, before: document.activeElement };
   menu.showPopover();
   place(menu, at);
   menu.addEventListener("keydown", onKey);
   menu.addEventListener("toggle", ({ newState }) => newState === "closed" && finish(menu));
+  entries(menu)[0]?.setAttribute("tabindex", "0");
   entries(menu)[0]?.focus();
 }
 
@@ -40,9 +42,15 @@ function finish(menu) {
 }
 
 function createItem({ label, icon, run, href, download, kbd, danger, disabled }) {
-  const properties = { role: "menuitem", tabindex: "-1", class: danger ? "danger" : null, "aria-disabled": disabled ? "true" : null };
+  const properties = {
+    role: "menuitem",
+    tabindex: "-1",
+    class: danger ? "danger" : null,
+    "aria-disabled": disabled ? "true" : null,
+  };
   const children = [icon, el("span", {}, label), kbd ? el("kbd", {}, kbd) : null];
-  if (href) return el("a", { ...properties, href, download: download ?? true, onclick: () => closeMenu() }, ...children);
+  if (href)
+    return el("a", { ...properties, href, download: download ?? true, onclick: () => closeMenu() }, ...children);
   const choose = () => {
     if (disabled) return;
     closeMenu();

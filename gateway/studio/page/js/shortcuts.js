@@ -3,7 +3,17 @@
 import { isDialogOpen, openDialog } from "./dialogs.js";
 import { element as el } from "./dom.js";
 
-const KEY_NAMES = { " ": "Space", ArrowUp: "↑", ArrowDown: "↓", ArrowLeft: "←", ArrowRight: "→", Escape: "Esc", Delete: "Del", Backspace: "⌫", ContextMenu: "☰" };
+const KEY_NAMES = {
+  " ": "Space",
+  ArrowUp: "↑",
+  ArrowDown: "↓",
+  ArrowLeft: "←",
+  ArrowRight: "→",
+  Escape: "Esc",
+  Delete: "Del",
+  Backspace: "⌫",
+  ContextMenu: "☰",
+};
 const GROUPS = ["Everywhere", "Takes", "Player", "Compare"];
 const TEXT_INPUTS = new Set(["text", "search", "number", "date", "password", "url", "email", "range"]);
 
@@ -14,7 +24,15 @@ const shortcuts = [];
  * (Ctrl is also the Mac's ⌘). `when` says whether it applies now: of several that do, the one of the highest `priority`
  * runs. Without `run`, it is only listed: a part of the page handles it itself. Returns a function that removes it.
  */
-export function registerShortcut({ keys, label, group = "Everywhere", when = () => true, run = null, priority = 0, inDialog = false }) {
+export function registerShortcut({
+  keys,
+  label,
+  group = "Everywhere",
+  when = () => true,
+  run = null,
+  priority = 0,
+  inDialog = false,
+}) {
   const shortcut = { keys, label, group, when, run, priority, inDialog };
   shortcuts.push(shortcut);
   shortcuts.sort((a, b) => b.priority - a.priority);
@@ -31,7 +49,8 @@ export function isTyping(target) {
 function nameOf(event) {
   const control = event.ctrlKey || event.metaKey ? "Ctrl+" : "";
   const shift = event.shiftKey && event.key.length > 1 ? "Shift+" : "";
-  const key = event.key.length === 1 && !control ? event.key : event.key.length === 1 ? event.key.toLowerCase() : event.key;
+  const key =
+    event.key.length === 1 && !control ? event.key : event.key.length === 1 ? event.key.toLowerCase() : event.key;
   return `${control}${shift}${key}`;
 }
 
@@ -48,7 +67,9 @@ function handle(event) {
   if (isWritten || isForControl(event)) return;
   const name = nameOf(event);
   const isBlocked = isDialogOpen();
-  const found = shortcuts.find((one) => one.run && one.keys.includes(name) && (one.inDialog || !isBlocked) && one.when(event));
+  const found = shortcuts.find(
+    (one) => one.run && one.keys.includes(name) && (one.inDialog || !isBlocked) && one.when(event),
+  );
   if (!found) return;
   event.preventDefault();
   found.run(event);
@@ -69,7 +90,11 @@ export function showShortcuts() {
       "section",
       {},
       el("h3", {}, group),
-      el("dl", {}, ...members.map(({ label, keys }) => el("div", {}, el("dt", {}, label), el("dd", {}, ...keyElements(keys))))),
+      el(
+        "dl",
+        {},
+        ...members.map(({ label, keys }) => el("div", {}, el("dt", {}, label), el("dd", {}, ...keyElements(keys)))),
+      ),
     ),
   );
   return openDialog({ title: "Keys", body: [el("div", { class: "shortcuts" }, ...sections)], wide: true });

@@ -29,7 +29,8 @@ async function look() {
     version ||= (await getJson("/api/studio")).version;
     const { pendingGenerations, processingGenerations } = await call("GetStatistics", { days: 1 });
     const [waiting, running] = [Number(pendingGenerations), Number(processingGenerations)];
-    if (running || waiting) tell("busy", [running && `${running} generating`, waiting && `${waiting} queued`].filter(Boolean).join(", "));
+    if (running || waiting)
+      tell("busy", [running && `${running} generating`, waiting && `${waiting} queued`].filter(Boolean).join(", "));
     else tell("ready", version ? `Ready · ${version}` : "Ready");
   } catch (error) {
     if (error.code === "UNAUTHENTICATED") tell("", "Not signed in");
@@ -56,7 +57,13 @@ function createThemeButton() {
 
 /** Fills the head of the page. */
 export function startTop() {
-  const help = { type: "button", class: "icon-button", "aria-label": "Keys", title: "Keys (?)", onclick: () => showShortcuts() };
+  const help = {
+    type: "button",
+    class: "icon-button",
+    "aria-label": "Keys",
+    title: "Keys (?)",
+    onclick: () => showShortcuts(),
+  };
   byId("top-actions").append(el("button", help, icon("help")), createThemeButton());
   let soon = 0;
   on("changed", () => {

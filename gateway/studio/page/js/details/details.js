@@ -23,18 +23,42 @@ async function copy(text, what) {
 }
 
 function createFact({ name, value, note, copy: copied }) {
-  const button = copied ? el("button", { type: "button", class: "icon-button tiny", "aria-label": `Copy ${name}`, onclick: () => copy(copied, name) }, icon("copy", { size: 12 })) : null;
-  const shown = el("dd", { class: copied ? "copied" : null }, el("span", { class: "written", dir: "auto" }, value), button, note ? el("span", { class: "help written", dir: "auto" }, note) : null);
+  const button = copied
+    ? el(
+        "button",
+        { type: "button", class: "icon-button tiny", "aria-label": `Copy ${name}`, onclick: () => copy(copied, name) },
+        icon("copy", { size: 12 }),
+      )
+    : null;
+  const shown = el(
+    "dd",
+    { class: copied ? "copied" : null },
+    el("span", { class: "written", dir: "auto" }, value),
+    button,
+    note ? el("span", { class: "help written", dir: "auto" }, note) : null,
+  );
   return [el("dt", {}, name), shown];
 }
 
 function createGroups(generation) {
-  const groups = factGroups(generation).map(({ title, facts }) => el("section", { class: "fact-group" }, el("h3", {}, title), el("dl", {}, ...facts.flatMap(createFact))));
+  const groups = factGroups(generation).map(({ title, facts }) =>
+    el("section", { class: "fact-group" }, el("h3", {}, title), el("dl", {}, ...facts.flatMap(createFact))),
+  );
   return el("div", { class: "fact-groups" }, ...groups);
 }
 
 function createPrompts(generation) {
-  const block = (title, text) => el("section", {}, el("h3", {}, title), el("div", { class: "full-prompt written", dir: "auto", tabindex: "0", role: "region", "aria-label": title }, text));
+  const block = (title, text) =>
+    el(
+      "section",
+      {},
+      el("h3", {}, title),
+      el(
+        "div",
+        { class: "full-prompt written", dir: "auto", tabindex: "0", role: "region", "aria-label": title },
+        text,
+      ),
+    );
   return furtherPrompts(generation).map(({ title, text }) => block(title, text));
 }
 
@@ -43,17 +67,43 @@ function createSections(generation) {
   if (!sections.length) return null;
   const line = ({ from, to, text }) => {
     const times = `${formatTime(from)}–${Number.isFinite(to) ? formatTime(to) : ""}`;
-    const jump = el("button", { type: "button", class: "button quiet small time", "aria-label": `Play from ${formatTime(from)}`, onclick: () => emit("seek", { seconds: from }) }, times);
+    const jump = el(
+      "button",
+      {
+        type: "button",
+        class: "button quiet small time",
+        "aria-label": `Play from ${formatTime(from)}`,
+        onclick: () => emit("seek", { seconds: from }),
+      },
+      times,
+    );
     return el("li", {}, jump, el("span", { class: "written", dir: "auto" }, text));
   };
   return el("section", {}, el("h3", {}, "Sections"), el("ol", { class: "section-list" }, ...sections.map(line)));
 }
 
 function createProperties(generation) {
-  const rows = allProperties(generation).map(([name, value]) => el("tr", {}, el("th", { scope: "row", class: "written" }, name), el("td", { class: "written", dir: "auto" }, value)));
+  const rows = allProperties(generation).map(([name, value]) =>
+    el(
+      "tr",
+      {},
+      el("th", { scope: "row", class: "written" }, name),
+      el("td", { class: "written", dir: "auto" }, value),
+    ),
+  );
   if (!rows.length) return null;
-  const table = el("table", {}, el("caption", { class: "visually-hidden" }, "All properties"), el("tbody", {}, ...rows));
-  return el("details", { class: "more" }, el("summary", {}, `All ${rows.length} properties`), el("div", { class: "all-tags", tabindex: "0", role: "region", "aria-label": "All properties" }, table));
+  const table = el(
+    "table",
+    {},
+    el("caption", { class: "visually-hidden" }, "All properties"),
+    el("tbody", {}, ...rows),
+  );
+  return el(
+    "details",
+    { class: "more" },
+    el("summary", {}, `All ${rows.length} properties`),
+    el("div", { class: "all-tags", tabindex: "0", role: "region", "aria-label": "All properties" }, table),
+  );
 }
 
 /** Fills #details with the selected take and keeps it as it is. */
@@ -96,7 +146,10 @@ export class DetailsView {
       putTake((await call("GetGeneration", { id }, { signal: this.#abort.signal })).generation);
     } catch (error) {
       if (error.name === "AbortError") return;
-      const text = error.code === "NOT_FOUND" ? "This take is not there any more: it was deleted, or the link is wrong." : error.message;
+      const text =
+        error.code === "NOT_FOUND"
+          ? "This take is not there any more: it was deleted, or the link is wrong."
+          : error.message;
       this.#region.replaceChildren(el("p", { class: "notice error written" }, text));
     }
   }
@@ -124,16 +177,25 @@ export class DetailsView {
 
   #createActions(generation) {
     const { id, state } = generation;
-    const button = (label, name, run, properties = {}) => el("button", { type: "button", class: "button", onclick: run, ...properties }, icon(name), label);
+    const button = (label, name, run, properties = {}) =>
+      el("button", { type: "button", class: "button", onclick: run, ...properties }, icon(name), label);
     const buttons = [];
     if (state === "GENERATION_STATE_COMPLETED") {
       buttons.push(
         createFileLink(generation),
-        button("Save as…", "download", ({ currentTarget }) => openMenu(currentTarget, downloadItems(generation), { label: "Save as" }), { "aria-haspopup": "menu" }),
+        button(
+          "Save as…",
+          "download",
+          ({ currentTarget }) => openMenu(currentTarget, downloadItems(generation), { label: "Save as" }),
+          { "aria-haspopup": "menu" },
+        ),
         button("Compare", "compare", () => emit("compare-add", { id }), { "aria-label": "Add to the comparison" }),
       );
     }
-    const more = (event) => openMenu(event.currentTarget, takeItems(getTake(id) ?? generation, this.#history), { label: "What to do with this take" });
+    const more = (event) =>
+      openMenu(event.currentTarget, takeItems(getTake(id) ?? generation, this.#history), {
+        label: "What to do with this take",
+      });
     buttons.push(button("More", "more", more, { class: "button more-actions", "aria-haspopup": "menu" }));
     return el("div", { class: "details-actions" }, this.#stars.element, el("span", { class: "spacer" }), ...buttons);
   }

@@ -20,7 +20,17 @@ const FORMATS = [
   ["opus", "Opus", "opus"],
   ["m4a", "M4A (AAC)", "m4a"],
 ];
-const MEDIA_TYPES = { wav: "audio/wav", flac: "audio/flac", aiff: "audio/aiff", caf: "audio/x-caf", mp3: "audio/mpeg", ogg: "audio/ogg", opus: "audio/ogg", m4a: "audio/mp4", w64: "audio/x-w64" };
+const MEDIA_TYPES = {
+  wav: "audio/wav",
+  flac: "audio/flac",
+  aiff: "audio/aiff",
+  caf: "audio/x-caf",
+  mp3: "audio/mpeg",
+  ogg: "audio/ogg",
+  opus: "audio/ogg",
+  m4a: "audio/mp4",
+  w64: "audio/x-w64",
+};
 
 function extensionOf(generation) {
   return /\.([a-z0-9]+)$/.exec(generation.filePath)?.[1] ?? "wav";
@@ -65,7 +75,13 @@ export function createFileLink(generation) {
   const name = fileName(generation, extension);
   const link = el(
     "a",
-    { class: "button", href, download: name, draggable: "true", title: "Click to save, or drag it into a folder or a DAW" },
+    {
+      class: "button",
+      href,
+      download: name,
+      draggable: "true",
+      title: "Click to save, or drag it into a folder or a DAW",
+    },
     icon("download"),
     extension.toUpperCase(),
   );
@@ -92,7 +108,10 @@ export function downloadItems(generation) {
     "-",
     ...FORMATS.map(inFormat),
     "-",
-    { label: "Notes (MIDI)", run: () => save(`${path}/midi`, { name: fileName(generation, "mid"), what: "MIDI file" }) },
+    {
+      label: "Notes (MIDI)",
+      run: () => save(`${path}/midi`, { name: fileName(generation, "mid"), what: "MIDI file" }),
+    },
     { label: "Stems (WAV)", run: () => save(`${path}/stems`, { name: fileName(generation, "zip"), what: "stems" }) },
     "-",
     { label: "DAW session…", run: () => saveSession([generation]) },

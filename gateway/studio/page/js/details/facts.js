@@ -1,6 +1,16 @@
 // What is known of a take, in groups of names and values.
 
-import { formatBytes, formatDate, formatDb, formatKey, formatTempo, formatTime, keyOf, lengthOf, tempoOf } from "../formats.js";
+import {
+  formatBytes,
+  formatDate,
+  formatDb,
+  formatKey,
+  formatTempo,
+  formatTime,
+  keyOf,
+  lengthOf,
+  tempoOf,
+} from "../formats.js";
 
 const DECIBELS = [
   ["integrated_lufs", "Loudness", "LUFS"],
@@ -18,7 +28,11 @@ const SAMPLING = [
   ["topK", "Top-k"],
   ["topP", "Top-p"],
 ];
-const EDITS = { EDIT_KIND_EXTEND_LEFT: "extended to the left", EDIT_KIND_EXTEND_RIGHT: "extended to the right", EDIT_KIND_REPAINT: "repainted" };
+const EDITS = {
+  EDIT_KIND_EXTEND_LEFT: "extended to the left",
+  EDIT_KIND_EXTEND_RIGHT: "extended to the right",
+  EDIT_KIND_REPAINT: "repainted",
+};
 
 /** What the groups show; everything else in the metadata is among "all properties". */
 function percent(value) {
@@ -52,17 +66,35 @@ export function factGroups(generation) {
       title: "Music",
       facts: [
         { name: "Length", value: formatTime(lengthOf(generation)), note: preciseLength(generation) },
-        { name: "Tempo", value: tempo, note: hasTempo ? measured(formatTempo(m.measured_bpm ?? 0), percent(m.measured_bpm_confidence), tempo) : percentNote(m.measured_bpm_confidence) },
-        { name: "Key", value: formatKey(key), note: m.key ? measured(text(m.measured_key), percent(m.measured_key_confidence), key) : percentNote(m.measured_key_confidence) },
+        {
+          name: "Tempo",
+          value: tempo,
+          note: hasTempo
+            ? measured(formatTempo(m.measured_bpm ?? 0), percent(m.measured_bpm_confidence), tempo)
+            : percentNote(m.measured_bpm_confidence),
+        },
+        {
+          name: "Key",
+          value: formatKey(key),
+          note: m.key
+            ? measured(text(m.measured_key), percent(m.measured_key_confidence), key)
+            : percentNote(m.measured_key_confidence),
+        },
         { name: "Metre", value: text(m.time_signature) },
         { name: "Genre", value: text(m.genre) },
         { name: "Instruments", value: text(m.instruments) },
-        { name: "Loop", value: generation.loop?.bars ? `${generation.loop.bars} bars at ${formatTempo(generation.loop.bpm)}` : "" },
+        {
+          name: "Loop",
+          value: generation.loop?.bars ? `${generation.loop.bars} bars at ${formatTempo(generation.loop.bpm)}` : "",
+        },
       ],
     },
     {
       title: "Loudness",
-      facts: DECIBELS.map(([name, title, unit]) => ({ name: title, value: m[name] === 0 && /gain|reduction|shortfall/.test(name) ? "" : formatDb(m[name], unit) })),
+      facts: DECIBELS.map(([name, title, unit]) => ({
+        name: title,
+        value: m[name] === 0 && /gain|reduction|shortfall/.test(name) ? "" : formatDb(m[name], unit),
+      })),
     },
     {
       title: "File",
@@ -81,9 +113,18 @@ export function factGroups(generation) {
         { name: "Seed", value: text(generation.seed), copy: text(generation.seed) },
         ...SAMPLING.map(([name, title]) => ({ name: title, value: number(generation.sampling?.[name]) })),
         { name: "Steps", value: generation.conditioning?.steps ? text(generation.conditioning.steps) : "" },
-        { name: "Adapters", value: (generation.conditioning?.adapters ?? []).map(({ name, scale }) => (scale === undefined ? name : `${name} × ${number(scale)}`)).join(", ") },
+        {
+          name: "Adapters",
+          value: (generation.conditioning?.adapters ?? [])
+            .map(({ name, scale }) => (scale === undefined ? name : `${name} × ${number(scale)}`))
+            .join(", "),
+        },
         { name: "Edit", value: EDITS[generation.edit?.kind] ?? "" },
-        { name: "Took", value: generation.generationTimeSeconds ? `${number(generation.generationTimeSeconds, 1)} s` : "", note: speedOf(generation) },
+        {
+          name: "Took",
+          value: generation.generationTimeSeconds ? `${number(generation.generationTimeSeconds, 1)} s` : "",
+          note: speedOf(generation),
+        },
         { name: "Attempts", value: generation.attempt > 1 ? text(generation.attempt) : "" },
         { name: "Created", value: formatDate(generation.createdAt) },
         { name: "By", value: text(generation.client) },
@@ -119,7 +160,10 @@ function speedOf(generation) {
 export function furtherPrompts({ conditioning = {} }) {
   const weight = (value) => (value && value !== 1 ? ` (weight ${number(value)})` : "");
   return [
-    ...(conditioning?.furtherPrompts ?? []).map(({ prompt, weight: value }) => ({ title: `And${weight(value)}`, text: prompt })),
+    ...(conditioning?.furtherPrompts ?? []).map(({ prompt, weight: value }) => ({
+      title: `And${weight(value)}`,
+      text: prompt,
+    })),
     { title: "Not", text: conditioning?.negativePrompt ?? "" },
     { title: "Lyrics", text: conditioning?.lyrics ?? "" },
   ].filter(({ text: written }) => written);
@@ -127,7 +171,11 @@ export function furtherPrompts({ conditioning = {} }) {
 
 /** The sections as [{from, to, text}], in seconds: those of the request, or else those that the model made. */
 export function sectionsOf({ conditioning, metadata = {} }) {
-  const asked = (conditioning?.sections ?? []).map(({ startSeconds = 0, endSeconds, prompt }) => ({ from: startSeconds, to: endSeconds, text: prompt }));
+  const asked = (conditioning?.sections ?? []).map(({ startSeconds = 0, endSeconds, prompt }) => ({
+    from: startSeconds,
+    to: endSeconds,
+    text: prompt,
+  }));
   if (asked.length) return asked;
   const made = Array.isArray(metadata.sections) ? metadata.sections : [];
   return made
@@ -138,5 +186,7 @@ export function sectionsOf({ conditioning, metadata = {} }) {
 /** All properties as [[name, value as text]], in the order of their names. */
 export function allProperties({ metadata = {} }) {
   const shown = (value) => (typeof value === "string" ? value : JSON.stringify(value));
-  return Object.keys(metadata ?? {}).sort().map((name) => [name, shown(metadata[name])]);
+  return Object.keys(metadata ?? {})
+    .sort()
+    .map((name) => [name, shown(metadata[name])]);
 }

@@ -42,7 +42,13 @@ export function arrange(nodes) {
     const entry = level.members[level.index];
     level.index += 1;
     const below = children.get(entry.node.id) ?? [];
-    arranged.push({ ...entry, depth: stack.length - 1, position: level.index, siblings: level.members.length, isParent: below.length > 0 });
+    arranged.push({
+      ...entry,
+      depth: stack.length - 1,
+      position: level.index,
+      siblings: level.members.length,
+      isParent: below.length > 0,
+    });
     if (below.length) stack.push({ members: below, index: 0 });
   }
   return arranged;
@@ -78,9 +84,20 @@ class LineageTree {
   #createItem({ node, relation, depth, position, siblings, isParent, also }, isCurrent) {
     const isThere = Boolean(node.createdAt);
     const name = isThere ? shorten(node.prompt, 90) : "An uploaded clip, or a take that was deleted";
-    const words = [RELATIONS[relation], ...also.map((parent) => `and ${RELATIONS[parent.relation] ?? "made from"} another`)].filter(Boolean).join(", ");
-    const state = ["GENERATION_STATE_COMPLETED", "GENERATION_STATE_UNSPECIFIED"].includes(node.state) ? null : el("span", { class: "badge" }, stateName(node.state));
-    const twist = el("span", { class: "twist", onclick: (event) => this.#twist(event, node.id) }, isParent ? icon("twist", { size: 12 }) : null);
+    const words = [
+      RELATIONS[relation],
+      ...also.map((parent) => `and ${RELATIONS[parent.relation] ?? "made from"} another`),
+    ]
+      .filter(Boolean)
+      .join(", ");
+    const state = ["GENERATION_STATE_COMPLETED", "GENERATION_STATE_UNSPECIFIED"].includes(node.state)
+      ? null
+      : el("span", { class: "badge" }, stateName(node.state));
+    const twist = el(
+      "span",
+      { class: "twist", onclick: (event) => this.#twist(event, node.id) },
+      isParent ? icon("twist", { size: 12 }) : null,
+    );
     return el(
       "div",
       {
@@ -140,7 +157,8 @@ class LineageTree {
     else if (event.key === "ArrowRight" && isParent && !isOpen) this.#setCollapsed(node.id, false);
     else if (event.key === "ArrowRight" && isOpen) this.#focus(shown[at + 1]);
     else if (event.key === "ArrowLeft" && isOpen) this.#setCollapsed(node.id, true);
-    else if (event.key === "ArrowLeft") this.#focus(this.#items[this.#entries.findLastIndex((one, i) => i < index && one.depth < depth)]);
+    else if (event.key === "ArrowLeft")
+      this.#focus(this.#items[this.#entries.findLastIndex((one, i) => i < index && one.depth < depth)]);
     else if (event.key === "Enter" || event.key === " ") item.click();
     else return;
     event.preventDefault();

@@ -23,14 +23,21 @@ function option(type, name, value, label, help, isChecked) {
 
 /** Asks, and saves a session with these takes, which are finished: a track for each, with tempo, key and sections. */
 export async function saveSession(generations) {
-  const formats = FORMATS.map(([value, label, help], index) => option("radio", "session-format", value, label, help, index === 0));
+  const formats = FORMATS.map(([value, label, help], index) =>
+    option("radio", "session-format", value, label, help, index === 0),
+  );
   const parts = PARTS.map(([name, label, help]) => option("checkbox", name, "1", label, help, false));
   const count = generations.length;
-  const group = (title, options) => el("fieldset", { class: "choices" }, el("legend", {}, title), ...options.map(([, label]) => label));
+  const group = (title, options) =>
+    el("fieldset", { class: "choices" }, el("legend", {}, title), ...options.map(([, label]) => label));
   const isWanted = await openDialog({
     title: "Save as a session",
     body: [
-      el("p", {}, `${count === 1 ? "This take" : `These ${count} takes`} on a track each, with tempo map, key and markers for the sections, and the audio as WAV.`),
+      el(
+        "p",
+        {},
+        `${count === 1 ? "This take" : `These ${count} takes`} on a track each, with tempo map, key and markers for the sections, and the audio as WAV.`,
+      ),
       group("For", formats),
       group("With", parts),
     ],

@@ -38,13 +38,32 @@ export class FilterForm extends EventTarget {
 
   constructor() {
     super();
-    const tempo = (label) => el("input", { type: "number", min: String(MIN_BPM), max: String(MAX_BPM), step: "1", inputmode: "numeric", "aria-label": label });
+    const tempo = (label) =>
+      el("input", {
+        type: "number",
+        min: String(MIN_BPM),
+        max: String(MAX_BPM),
+        step: "1",
+        inputmode: "numeric",
+        "aria-label": label,
+      });
     const keys = TONICS.flatMap((tonic) => ["major", "minor"].map((mode) => `${tonic} ${mode}`));
     const c = (this.#controls = {
-      search: el("input", { type: "search", placeholder: "Search the prompts", "aria-label": "Search the prompts", maxlength: "1000", autocomplete: "off", spellcheck: "false", dir: "auto" }),
+      search: el("input", {
+        type: "search",
+        placeholder: "Search the prompts",
+        "aria-label": "Search the prompts",
+        maxlength: "1000",
+        autocomplete: "off",
+        spellcheck: "false",
+        dir: "auto",
+      }),
       model: select([["", "All models"]]),
       state: select([["", "All"], ...STATES.map((state) => [state, stateName(state)])]),
-      rating: select([["0", "All"], ...[1, 2, 3, 4, 5].map((stars) => [String(stars), stars === 5 ? "5 stars" : `${stars} or more`])]),
+      rating: select([
+        ["0", "All"],
+        ...[1, 2, 3, 4, 5].map((stars) => [String(stars), stars === 5 ? "5 stars" : `${stars} or more`]),
+      ]),
       key: select([["", "All keys"], ...keys.map((key) => [key, formatKey(key)])]),
       minBpm: tempo("Lowest tempo in BPM"),
       maxBpm: tempo("Highest tempo in BPM"),
@@ -52,11 +71,23 @@ export class FilterForm extends EventTarget {
       before: el("input", { type: "date", "aria-label": "To this day" }),
     });
     const between = (from, to) => el("div", { class: "between" }, from, el("span", { "aria-hidden": "true" }, "–"), to);
-    const group = (label, ...children) => el("div", { class: "field", role: "group", "aria-label": label }, el("span", { class: "label" }, label), ...children);
+    const group = (label, ...children) =>
+      el(
+        "div",
+        { class: "field", role: "group", "aria-label": label },
+        el("span", { class: "label" }, label),
+        ...children,
+      );
     this.#number = el("span", { class: "number" });
     this.toggle = el(
       "button",
-      { type: "button", class: "button", "aria-expanded": "false", "aria-controls": "filters", onclick: () => this.show(this.panel.hidden) },
+      {
+        type: "button",
+        class: "button",
+        "aria-expanded": "false",
+        "aria-controls": "filters",
+        onclick: () => this.show(this.panel.hidden),
+      },
       icon("filter"),
       "Filters",
       this.#number,
@@ -75,7 +106,12 @@ export class FilterForm extends EventTarget {
         group("Tempo (BPM)", between(c.minBpm, c.maxBpm)),
       ),
       group("Day", between(c.after, c.before)),
-      el("div", { class: "toolbar" }, el("span", { class: "spacer" }), el("button", { type: "button", class: "button small", onclick: () => this.clear() }, "Clear all")),
+      el(
+        "div",
+        { class: "toolbar" },
+        el("span", { class: "spacer" }),
+        el("button", { type: "button", class: "button small", onclick: () => this.clear() }, "Clear all"),
+      ),
     );
     for (const control of Object.values(c)) {
       control.addEventListener(control.matches("select") ? "change" : "input", () => this.#schedule());
@@ -109,7 +145,8 @@ export class FilterForm extends EventTarget {
     const answers = await Promise.allSettled([call("ListModels"), call("GetStatistics")]);
     const names = new Set(answers.flatMap(({ value }) => value?.models ?? []).map((one) => one.name ?? one.modelName));
     const known = new Set([...model.options].map(({ value }) => value));
-    for (const name of [...names].filter((one) => one && !known.has(one)).sort()) model.append(el("option", { value: name }, name));
+    for (const name of [...names].filter((one) => one && !known.has(one)).sort())
+      model.append(el("option", { value: name }, name));
   }
 
   #schedule() {

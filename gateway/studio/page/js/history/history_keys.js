@@ -21,13 +21,31 @@ export function registerHistoryKeys(view) {
     if (isInList()) view.virtual.move(by);
     else if (view.virtual.activeId) view.virtual.goTo(view.virtual.activeId, { focus: true });
   };
-  const ofTake = (keys, label, run) => registerShortcut({ keys, label, group, when: hasTake, run: () => run(currentId()) });
+  const ofTake = (keys, label, run) =>
+    registerShortcut({ keys, label, group, when: hasTake, run: () => run(currentId()) });
 
-  registerShortcut({ keys: ["j", "ArrowDown"], label: "Next take", group, when: ({ key }) => key === "j" || isInList(), run: go(1) });
-  registerShortcut({ keys: ["k", "ArrowUp"], label: "Previous take", group, when: ({ key }) => key === "k" || isInList(), run: go(-1) });
+  registerShortcut({
+    keys: ["j", "ArrowDown"],
+    label: "Next take",
+    group,
+    when: ({ key }) => key === "j" || isInList(),
+    run: go(1),
+  });
+  registerShortcut({
+    keys: ["k", "ArrowUp"],
+    label: "Previous take",
+    group,
+    when: ({ key }) => key === "k" || isInList(),
+    run: go(-1),
+  });
   registerShortcut({ keys: ["Home", "End"], label: "First and last take", group });
   registerShortcut({ keys: ["Enter"], label: "Show the take", group });
-  registerShortcut({ keys: [" "], label: "Play or pause", group, run: () => (isInList() ? view.play(view.virtual.activeId) : emit("toggle")) });
+  registerShortcut({
+    keys: [" "],
+    label: "Play or pause",
+    group,
+    run: () => (isInList() ? view.play(view.virtual.activeId) : emit("toggle")),
+  });
   ofTake(["x"], "Mark", (id) => view.marks.toggle(id));
   ofTake(["c"], "Add to the comparison", (id) => emit("compare-add", { id }));
   registerShortcut({ keys: ["C"], label: "Compare the marked takes", group, run: () => view.marks.compare() });
@@ -51,7 +69,21 @@ export function registerHistoryKeys(view) {
       view.form.focusSearch();
     },
   });
-  registerShortcut({ keys: ["f"], label: "Filters", run: () => { showView("history"); view.form.show(view.form.panel.hidden); } });
-  registerShortcut({ keys: ["n"], label: "New prompt", run: () => { showView("compose"); byId("prompt")?.focus(); } });
+  registerShortcut({
+    keys: ["f"],
+    label: "Filters",
+    run: () => {
+      showView("history");
+      view.form.show(view.form.panel.hidden);
+    },
+  });
+  registerShortcut({
+    keys: ["n"],
+    label: "New prompt",
+    run: () => {
+      showView("compose");
+      byId("prompt")?.focus();
+    },
+  });
   registerShortcut({ keys: ["t"], label: "Dark, light, or as the system", run: nextTheme });
 }

@@ -32,10 +32,22 @@ export class HistoryView {
   constructor(region) {
     this.count = el("span", { class: "count figures", role: "status" });
     this.state = el("div", { class: "list-state" });
-    this.grid = el("div", { class: "take-grid", role: "grid", "aria-label": "Takes, newest first", "aria-readonly": "true" });
+    this.grid = el("div", {
+      class: "take-grid",
+      role: "grid",
+      "aria-label": "Takes, newest first",
+      "aria-readonly": "true",
+    });
     this.scroller = el("div", { class: "take-scroller" }, this.grid, this.state);
     const title = byId("history-title");
-    const head = el("div", { class: "history-head" }, el("div", { class: "history-title" }, title, this.count), this.form.search, this.form.panel, this.marks.element);
+    const head = el(
+      "div",
+      { class: "history-head" },
+      el("div", { class: "history-title" }, title, this.count),
+      this.form.search,
+      this.form.panel,
+      this.marks.element,
+    );
     region.append(head, this.scroller);
     this.virtual = new VirtualList(this.scroller, this.grid, {
       createRow: () => this.#createRow(),
@@ -161,23 +173,36 @@ export class HistoryView {
     this.grid.setAttribute("aria-rowcount", String(total ?? -1));
     this.grid.setAttribute("aria-busy", String(isLoading));
     this.grid.hidden = !ids.length;
-    const known = total === null ? `${ids.length.toLocaleString()}${isComplete ? "" : "+"}` : Math.max(total, ids.length).toLocaleString();
-    this.count.textContent = isLoading && !ids.length ? "Loading…" : `${known} ${isFiltered ? "found" : total === 1 ? "take" : "takes"}`;
+    const known =
+      total === null
+        ? `${ids.length.toLocaleString()}${isComplete ? "" : "+"}`
+        : Math.max(total, ids.length).toLocaleString();
+    this.count.textContent =
+      isLoading && !ids.length ? "Loading…" : `${known} ${isFiltered ? "found" : total === 1 ? "take" : "takes"}`;
     this.virtual.setIds(ids);
     this.state.replaceChildren(...this.#describeState({ ids, isLoading, isFiltered, error }));
   }
 
   #describeState({ ids, isLoading, isFiltered, error }) {
     const button = (label, run) => el("button", { type: "button", class: "button small", onclick: run }, label);
-    if (error) return [el("p", { class: "written" }, `The list could not be loaded: ${error.message}`), button("Try again", () => this.list.loadMore())];
+    if (error)
+      return [
+        el("p", { class: "written" }, `The list could not be loaded: ${error.message}`),
+        button("Try again", () => this.list.loadMore()),
+      ];
     if (isLoading) return ids.length ? [el("p", {}, "Loading more…")] : [];
     if (ids.length) return [];
-    if (isFiltered) return [el("p", {}, "No take matches."), button("Clear search and filters", () => this.form.clear())];
+    if (isFiltered)
+      return [el("p", {}, "No take matches."), button("Clear search and filters", () => this.form.clear())];
     const compose = () => {
       showView("compose");
       byId("prompt")?.focus();
     };
-    return [icon("wave", { size: 32 }), el("p", {}, "What you generate is kept here, to hear again, rate and compare."), button("Describe some music", compose)];
+    return [
+      icon("wave", { size: 32 }),
+      el("p", {}, "What you generate is kept here, to hear again, rate and compare."),
+      button("Describe some music", compose),
+    ];
   }
 
   async #lookForOthers() {

@@ -45,7 +45,8 @@ export class MarkedTakes extends EventTarget {
     if (!this.#ids.size) return emit("compare-open"); // Those that were added one by one.
     const ids = this.#finished().map(({ id }) => id);
     if (ids.length < 2) return toast("Mark two to four finished takes to compare them.");
-    if (ids.length > MAX_COMPARED) return toast(`Up to ${MAX_COMPARED} takes can be compared at once; ${ids.length} are marked.`);
+    if (ids.length > MAX_COMPARED)
+      return toast(`Up to ${MAX_COMPARED} takes can be compared at once; ${ids.length} are marked.`);
     return emit("compare-open", { ids });
   }
 
@@ -56,7 +57,8 @@ export class MarkedTakes extends EventTarget {
   #saveSession() {
     const takes = this.#finished();
     if (!takes.length) return toast("None of the marked takes is finished.");
-    if (takes.length > MAX_IN_SESSION) return toast(`A session takes up to ${MAX_IN_SESSION} takes; ${takes.length} are marked.`);
+    if (takes.length > MAX_IN_SESSION)
+      return toast(`A session takes up to ${MAX_IN_SESSION} takes; ${takes.length} are marked.`);
     return saveSession(takes);
   }
 
@@ -64,7 +66,12 @@ export class MarkedTakes extends EventTarget {
     this.count = el("span", { role: "status" });
     const button = (label, name, run, kind = "") =>
       el("button", { type: "button", class: `button small ${kind}`, onclick: run }, icon(name), label);
-    const clear = { type: "button", class: "icon-button small", "aria-label": "Take all marks away", onclick: () => this.clear() };
+    const clear = {
+      type: "button",
+      class: "icon-button small",
+      "aria-label": "Take all marks away",
+      onclick: () => this.clear(),
+    };
     return el(
       "div",
       { class: "marked-bar", role: "group", "aria-label": "Marked takes", hidden: true },

@@ -33,7 +33,12 @@ export function createStars(onRate) {
   let current = 0;
   const stars = Array.from({ length: MAX_RATING }, (_, index) => {
     const value = index + 1;
-    const attributes = { type: "button", class: "star", tabindex: "-1", "aria-label": `Rate ${value} of ${MAX_RATING}` };
+    const attributes = {
+      type: "button",
+      class: "star",
+      tabindex: "-1",
+      "aria-label": `Rate ${value} of ${MAX_RATING}`,
+    };
     const star = el("button", { ...attributes, onclick: () => onRate(value === current ? 0 : value) }, icon("star"));
     return star;
   });
@@ -60,7 +65,12 @@ export function createStarField(onRate) {
     input.addEventListener("change", () => onRate(value));
     inputs.push(input);
     const text = value ? `${value} of ${MAX_RATING} stars` : "No rating";
-    const label = el("label", { class: value ? "star" : "visually-hidden" }, input, el("span", { class: "visually-hidden" }, text));
+    const label = el(
+      "label",
+      { class: value ? "star" : "visually-hidden" },
+      input,
+      el("span", { class: "visually-hidden" }, text),
+    );
     if (value) label.append(icon("star"));
     label.addEventListener("click", (event) => {
       if (input.checked && value && event.target !== input) {

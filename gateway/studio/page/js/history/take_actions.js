@@ -1,30 +1,11 @@
 // What can be done with a take: the items of its menu, which the details offer too.
 
-import { call } from "../api.js";
 import { icon } from "../icons.js";
 import { openMenu } from "../menus.js";
-import { emit, isFinished, putTake } from "../state.js";
-import { toastError } from "../toasts.js";
+import { cancelTake, retryTake } from "../player/take_changes.js";
+import { emit, isFinished } from "../state.js";
 import { canDelete } from "./deletion.js";
 import { downloadItems } from "../details/downloads.js";
-
-/** Cancels a take that is queued or being generated. */
-export async function cancelTake(id) {
-  try {
-    putTake((await call("CancelGeneration", { id })).generation);
-  } catch (error) {
-    toastError(error, "The take was not cancelled");
-  }
-}
-
-/** Puts a failed take into the queue again. */
-export async function retryTake(id) {
-  try {
-    putTake((await call("RetryGeneration", { id })).generation);
-  } catch (error) {
-    toastError(error, "The take was not retried");
-  }
-}
 
 /** The items of a take's menu. `view` is the HistoryView. */
 export function takeItems(generation, view) {
@@ -35,7 +16,12 @@ export function takeItems(generation, view) {
   if (isCompleted) {
     items.push(
       { label: "Add to the comparison", icon: icon("compare"), kbd: "c", run: () => emit("compare-add", { id }) },
-      { label: "Save as…", icon: icon("download"), kbd: "d", run: () => openMenu(view.menuPlace(id), downloadItems(generation), { label: "Save as" }) },
+      {
+        label: "Save as…",
+        icon: icon("download"),
+        kbd: "d",
+        run: () => openMenu(view.menuPlace(id), downloadItems(generation), { label: "Save as" }),
+      },
       "-",
       { label: "More like this", icon: icon("branch"), run: edit("variation") },
       { label: "Make it longer", icon: icon("plus"), run: edit("extend-right") },
@@ -47,7 +33,9 @@ export function takeItems(generation, view) {
   items.push({ label: "Copy a link to it", icon: icon("link"), run: () => view.copyAddress(id) });
   items.push("-");
   if (!isFinished(generation)) items.push({ label: "Cancel it", icon: icon("stop"), run: () => cancelTake(id) });
-  if (state === "GENERATION_STATE_FAILED") items.push({ label: "Try again", icon: icon("loop"), run: () => retryTake(id) });
-  if (canDelete(generation)) items.push({ label: "Delete…", icon: icon("trash"), danger: true, kbd: "Del", run: () => view.delete(id) });
+  if (state === "GENERATION_STATE_FAILED")
+    items.push({ label: "Try again", icon: icon("loop"), run: () => retryTake(id) });
+  if (canDelete(generation))
+    items.push({ label: "Delete…", icon: icon("trash"), danger: true, kbd: "Del", run: () => view.delete(id) });
   return items;
 }

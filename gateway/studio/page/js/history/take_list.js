@@ -1,8 +1,8 @@
 // The takes that match the filters, newest first, loaded page by page as they are needed.
 
 import { call } from "../api.js";
-import { tempoOf, keyOf, timeKey } from "../formats.js";
-import { getTake, putTake } from "../state.js";
+import { keyOf, soundOfKey, tempoOf, timeKey } from "../formats.js";
+import { emit, getTake, putTake } from "../state.js";
 
 const PAGE_SIZE = 100;
 
@@ -37,7 +37,7 @@ export function matches(generation, filters) {
     (generation.rating ?? 0) >= minRating &&
     (!minBpm || bpm >= minBpm) &&
     (!maxBpm || (bpm > 0 && bpm <= maxBpm)) &&
-    (!key || keyOf(generation) === key) &&
+    (!key || soundOfKey(keyOf(generation)) === soundOfKey(key)) &&
     (!createdAfter || created >= timeKey(createdAfter)) &&
     (!createdBefore || created < timeKey(createdBefore))
   );
@@ -102,11 +102,28 @@ export class TakeList extends EventTarget {
     this.#changed();
   }
 
-  /** Looks for takes that others have made since, and puts them in their places. */
+  /** Looks for what others have made and deleted since, among the newest. Starts over if that is more than a page. */
   async refresh() {
-    if (this.isLoading || this.error) return;
-    const answer = await call("ListGenerations", { ...requestOf(this.#filters), pageSize: 20 });
-    for (const generation of answer.generations ?? []) putTake(generation);
+    if (this.isLoading) return;
+    if (this.error) {
+      await this.loadMore();
+      return;
+    }
+    const [filters, before] = [this.#filters, this.ids.slice(0, PAGE_SIZE)];
+    const { generations = [], nextPageToken } = await call("ListGenerations", {
+      ...requestOf(filters),
+      pageSize: PAGE_SIZE,
+    });
+    if (filters !== this.#filters || this.isLoading) return;
+    if (nextPageToken && !generations.some(({ id }) => this.#known.has(id))) {
+      await this.setFilters(filters);
+      return;
+    }
+    for (const generation of generations) putTake(generation);
+    if (Object.keys(requestOf(filters)).length) return; // Or else what has stopped matching would seem to be deleted.
+    const there = new Set(generations.map(({ id }) => id));
+    const oldest = generations.length && nextPageToken ? orderOf(generations.at(-1)) : "";
+    for (const id of before) if (!there.has(id) && orderOf(getTake(id)) >= oldest) emit("deleted", { id });
   }
 
   /** Takes in what has become of a generation. */

@@ -1,7 +1,19 @@
 // One take in the list.
 
 import { element as el } from "../dom.js";
-import { describeTake, formatAgo, formatKey, formatTempo, formatTime, keyOf, lengthOf, shorten, stageName, stateName, tempoOf } from "../formats.js";
+import {
+  describeTake,
+  formatAgo,
+  formatKey,
+  formatTempo,
+  formatTime,
+  keyOf,
+  lengthOf,
+  shorten,
+  stageName,
+  stateName,
+  tempoOf,
+} from "../formats.js";
 import { icon } from "../icons.js";
 import { isFinished } from "../state.js";
 import { createStars } from "./rating.js";
@@ -20,12 +32,29 @@ export class TakeRow {
     const inert = { type: "button", tabindex: "-1" };
     const parts = (this.#parts = {
       stars,
-      mark: el("input", { type: "checkbox", tabindex: "-1", onchange: ({ target }) => actions.mark(this.#id, target.checked) }),
+      mark: el("input", {
+        type: "checkbox",
+        tabindex: "-1",
+        onchange: ({ target }) => actions.mark(this.#id, target.checked),
+      }),
       canvas: el("canvas", { "aria-hidden": "true" }),
-      play: el("button", { ...inert, class: "row-play", onclick: () => actions.play(this.#id) }, el("span", {}, icon("play", { size: SVG_SIZE }))),
+      play: el(
+        "button",
+        { ...inert, class: "row-play", onclick: () => actions.play(this.#id) },
+        el("span", {}, icon("play", { size: SVG_SIZE })),
+      ),
       prompt: el("div", { class: "row-prompt", dir: "auto" }),
       facts: el("div", { class: "row-facts figures" }),
-      more: el("button", { ...inert, class: "icon-button small", "aria-haspopup": "menu", onclick: ({ currentTarget }) => actions.menu(this.#id, currentTarget) }, icon("more")),
+      more: el(
+        "button",
+        {
+          ...inert,
+          class: "icon-button small",
+          "aria-haspopup": "menu",
+          onclick: ({ currentTarget }) => actions.menu(this.#id, currentTarget),
+        },
+        icon("more"),
+      ),
     });
     const cell = (name, ...children) => el("div", { class: name, role: "gridcell" }, ...children);
     this.element = el(
@@ -87,19 +116,33 @@ export class TakeRow {
 }
 
 function factsOf(generation) {
-  const age = el("time", { datetime: generation.createdAt, title: new Date(generation.createdAt).toLocaleString() }, formatAgo(generation.createdAt));
+  const age = el(
+    "time",
+    { datetime: generation.createdAt, title: new Date(generation.createdAt).toLocaleString() },
+    formatAgo(generation.createdAt),
+  );
   const length = el("span", {}, formatTime(lengthOf(generation)));
   if (generation.state === "GENERATION_STATE_PROCESSING") {
     const percent = Math.round(generation.progress * 100);
-    const bar = el("progress", { max: "1", value: String(generation.progress), "aria-label": `${percent} % generated` });
+    const bar = el("progress", {
+      max: "1",
+      value: String(generation.progress),
+      "aria-label": `${percent} % generated`,
+    });
     return [el("span", { class: "badge live" }, stageName(generation)), bar, el("span", {}, `${percent} %`), length];
   }
   if (generation.state !== "GENERATION_STATE_COMPLETED") {
     const kind = { GENERATION_STATE_FAILED: "error", GENERATION_STATE_PENDING: "live" }[generation.state] ?? "";
-    const badge = el("span", { class: `badge ${kind}`, title: shorten(generation.errorMessage ?? "", 300) || null }, stateName(generation.state));
+    const badge = el(
+      "span",
+      { class: `badge ${kind}`, title: shorten(generation.errorMessage ?? "", 300) || null },
+      stateName(generation.state),
+    );
     return [badge, length, el("span", { class: "model written", dir: "auto" }, generation.modelName), age];
   }
-  const rating = generation.rating ? el("span", { class: "rating-text" }, icon("star", { size: 12 }), String(generation.rating)) : null;
+  const rating = generation.rating
+    ? el("span", { class: "rating-text" }, icon("star", { size: 12 }), String(generation.rating))
+    : null;
   const texts = [formatTempo(tempoOf(generation)), shorten(formatKey(keyOf(generation)), 20)].filter(Boolean);
   return [
     length,

@@ -156,7 +156,9 @@ export class VirtualList extends EventTarget {
       row = this.#make.createRow(id);
       row.dataset.id = id;
       this.#rows.set(id, row);
-      this.#grid.append(row);
+      // In the order of the list, in which screen readers read. Rows that exist stay: a row that moves loses the focus.
+      const isAfter = (other) => this.#indexes.get(other.dataset.id) > index;
+      this.#grid.insertBefore(row, [...this.#grid.children].find(isAfter) ?? null);
       this.#make.updateRow(row, id);
     }
     const place = `translateY(${index * this.#rowHeight}px)`;

@@ -48,7 +48,7 @@ export class RepeatCommands {
       const isCopied = await copyText(text, code);
       this.status.textContent = isCopied ? `${name}: copied.` : "The text is selected; copy it with Ctrl+C.";
     });
-    return element("div", { class: "command" }, element("h4", {}, name), copy, code);
+    return element("div", { class: "command" }, element("h3", {}, name), copy, code);
   }
 }
 

@@ -140,7 +140,7 @@ def test_statement_that_deletes_many_leaves_no_remains(database: Database, takes
 
 
 def test_simultaneous_deletions_leave_no_comparison_of_one(database: Database, row_in: Row) -> None:
-    for _ in range(5):
+    for _ in range(2):
         ids = [completed(row_in) for _ in range(4)]
         save(database, *ids[:3])
         save(database, *reversed(ids))

@@ -107,8 +107,9 @@ export class TakePlayer extends EventTarget {
     this.#queue.goTo(0);
     this.#queue.loop.set(loop, 0, this.#queue.loop.isSeamless);
     this.#follow(new AudioFeed(this.id, "FINAL"));
-    if (wantsToPlay) this.play();
-    else this.#changed();
+    if (wantsToPlay) return void this.play();
+    this.state = "paused"; // What is heard no more won't report it.
+    this.#changed();
   }
 
   /** Stops, and forgets the take. */

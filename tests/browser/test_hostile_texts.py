@@ -1,0 +1,68 @@
+"""What others have written, such as prompts, tags, names of models and of clients, is shown as text, and never becomes
+part of the page."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from tests.support.studio_library import ATTACKED, HOSTILE_TEXTS, fill_with_hostile_texts
+from tests.support.studio_processes import StudioProcesses, studio_processes
+from tests.support.watched_page import OpenPage
+
+pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
+
+VISIBLE_CHARACTERS = 40
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("hostile")
+
+
+@pytest.fixture(scope="module")
+def texts(data_dir: Path) -> dict[str, str]:
+    """Id of a take → its text."""
+    return fill_with_hostile_texts(data_dir)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def studio(data_dir: Path, texts: dict[str, str]) -> AsyncIterator[StudioProcesses]:
+    async with studio_processes(data_dir) as processes:
+        yield processes
+
+
+async def test_takes_with_hostile_texts_are_listed_and_opened(open_studio: OpenPage, texts: dict[str, str]) -> None:
+    watched = await open_studio()
+    page = watched.page
+    await page.locator("#history .take-row").get_by_text("<img src=x onerror=").first.wait_for()
+    for generation_id, hostile in texts.items():
+        await page.goto(f"{page.url.partition('#')[0]}#/take/{generation_id}")
+        shown = page.locator("#now").get_by_text(hostile.strip()[:VISIBLE_CHARACTERS].split("\x1b")[0]).first
+        await shown.wait_for()
+        assert not await page.evaluate(ATTACKED), hostile
+        assert not await watched.scrolls_sideways(), hostile
+    assert await page.locator("script:not([src]), iframe, img[src='x'], form#now, math").count() == 0
+    assert await page.locator("#compose").count() == await page.locator("#now").count() == 1
+
+
+async def test_hostile_words_may_be_searched_for(open_studio: OpenPage, studio: StudioProcesses) -> None:
+    watched = await open_studio()
+    search = watched.page.get_by_role("searchbox")
+    for hostile in HOSTILE_TEXTS:
+        if len(hostile) < 100 and hostile.isprintable():
+            await studio.create(hostile, 0.1, model_name="sketch")
+            await search.fill(hostile)
+            await watched.page.locator("#history .take-row").get_by_text(hostile[:VISIBLE_CHARACTERS]).first.wait_for()
+            assert not await watched.page.evaluate(ATTACKED), hostile
+
+
+async def test_addresses_with_hostile_fragments_show_no_take(open_studio: OpenPage) -> None:
+    for fragment in ("<script>1</script>", "../../api/sign-out", "%00", "x" * 5_000, "__proto__", "'\"><img src=x>"):
+        watched = await open_studio(f"/#/take/{fragment}")
+        watched.allow("status 4", "Failed to load resource")
+        await watched.page.locator("#compose").wait_for()
+        assert not await watched.page.evaluate(ATTACKED)
