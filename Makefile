@@ -105,7 +105,7 @@ test-coverage: ## Run the tests and show the lines of the packages that they do 
 requirements audit sbom: $(AUDIT_VENV)/.installed
 requirements: ## Pin what the images contain, with hashes, in deploy/requirements
 	@$(PIN) --extra otel --extra postgres --extra s3 --extra tls pyproject.toml --output-file deploy/requirements/services.txt
-	@$(PIN) --extra diffusion --extra musicgen --extra otel --extra tls pyproject.toml --output-file deploy/requirements/generation.txt
+	@$(PIN) --extra diffusion --extra midi --extra musicgen --extra otel --extra tls pyproject.toml --output-file deploy/requirements/generation.txt
 	@$(PIN) deploy/requirements/build.in --output-file deploy/requirements/build.txt
 audit: ## Look for known vulnerabilities in what the images contain (asks PyPI)
 	@for name in build services generation; do \
@@ -128,6 +128,10 @@ proto: develop ## Build the gRPC stubs from protos/
 docs: develop ## Write docs/configuration.md and docs/files.md from the code
 	@PYTHONPATH=. python docs/configuration.py
 	@PYTHONPATH=. python docs/files.py
+
+.PHONY: screenshots
+screenshots: develop ## Take the pictures of the Studio in docs/images, in Chromium
+	@DGX_MUSIC_TEST_BROWSER_REQUIRED=1 DGX_MUSIC_SCREENSHOTS=docs/images python -m pytest -q -m '' tests/browser/test_screenshots.py
 
 .PHONY: format lint types quality verify
 format lint types quality verify: develop
