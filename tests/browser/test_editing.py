@@ -80,10 +80,11 @@ async def test_part_is_selected_by_keyboard(open_studio: OpenPage, studio: Studi
     assert await part.get_by_role("spinbutton").first.input_value() == ""
 
 
-@pytest.mark.parametrize(("button", "kept_from"), [("Add after", 0), ("Add before", 2)])
-async def test_take_is_extended(open_studio: OpenPage, studio: StudioProcesses, button: str, kept_from: int) -> None:
+@pytest.mark.parametrize(("entry", "kept_from"), [("Add music after it", 0), ("Add music before it", 2)])
+async def test_take_is_extended(open_studio: OpenPage, studio: StudioProcesses, entry: str, kept_from: int) -> None:
     page, source_id = await open_take(open_studio, studio)
-    await page.get_by_role("button", name=button).click()
+    await page.get_by_role("button", name="Go on from it").click()
+    await page.get_by_role("menuitem", name=entry).click()
     await page.locator("#compose").get_by_label("Add, s").fill("2")
     (generation_id,) = await send(page)
     finished = await studio.wait_until_final(generation_id)
