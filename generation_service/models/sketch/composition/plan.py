@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -16,15 +15,6 @@ from generation_service.models.sketch.composition.music_theory import Key, build
 from generation_service.models.sketch.composition.prompt_parser import ParsedPrompt
 from generation_service.models.sketch.composition.style import Drum, Part, Style
 
-# Chords with the same function, which the seed exchanges. In minor only for chords that belong less to the relative
-# major, so that the key stays clear.
-_SUBSTITUTES: Final = {
-    "bVI": "iv", "bVII": "v", "bVImaj7": "iv7", "bVII7": "v7", "IV": "ii", "ii": "IV", "IVmaj7": "ii7",
-    "ii7": "IVmaj7", "ii9": "IVmaj7", "IVmaj9": "ii9", "iii": "vi", "iii7": "vi7",
-}  # fmt: skip
-_SUBSTITUTION_CHANCE: Final = 0.3
-_LONGEST_VARIED: Final = 8
-"""Longer loops, such as twelve bars of blues, are known by their chords."""
 _REGISTERS: Final = (-3, -2, 0, 0, 2, 3)
 """By how many semitones the seed moves the range of the accompaniment, for other inversions."""
 _BORROWED_LEVEL: Final = 0.32
@@ -118,18 +108,27 @@ def _choose_loops(style: Style, key: Key, random: np.random.Generator) -> dict[s
     """A different loop for verse and chorus, and for the break one that is neither, if the genre has so many."""
     numerals = style.minor_loops if key.minor else style.major_loops
     order = [numerals[int(index)] for index in random.permutation(len(numerals))]
+    passing = style.passing[0 if key.minor else 1]
+    if passing:
+        order = [_with_passing_chord(loop, passing, random) for loop in order]
     chosen = [order[0]] * 3 if style.one_loop else [order[number % len(order)] for number in range(3)]
     return {material: build_loop(loop, key, style.chord_bars) for material, loop in zip("ABC", chosen, strict=True)}
 
 
-def _varied(loop: tuple[str, ...], random: np.random.Generator) -> tuple[str, ...]:
-    """The loop with some chords replaced by others of the same function."""
-    drawn = random.random(len(loop))
-    varied = tuple(
-        _SUBSTITUTES.get(entry, entry) if chance < _SUBSTITUTION_CHANCE else entry
-        for entry, chance in zip(loop, drawn, strict=True)
-    )
-    return varied if any(a != b for a, b in pairwise(varied)) else loop
+def _with_passing_chord(
+    loop: tuple[str, ...], passing: tuple[str, ...], random: np.random.Generator
+) -> tuple[str, ...]:
+    """The loop with one entry after the first divided into its chord and one that leads to the next, if they differ."""
+    choices = [
+        (place, chord)
+        for place in range(1, len(loop))
+        for chord in passing
+        if " " not in loop[place] and chord not in (loop[place], loop[(place + 1) % len(loop)].split()[0])
+    ]
+    if not choices:
+        return loop
+    place, chord = choices[int(random.integers(len(choices)))]
+    return (*loop[:place], f"{loop[place]} {chord}", *loop[place + 1 :])
 
 
 def _has_drums(parsed: ParsedPrompt) -> bool:

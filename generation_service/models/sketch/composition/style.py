@@ -82,6 +82,8 @@ class Style:
     drums: tuple[Drum, ...] = ()
     form: str = "song"
     """song, beat, club, head, arc; see `form`."""
+    passing: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+    """In minor and in major: the chords of which the seed may put one into the second half of an entry of a loop."""
     chord_bars: int = 1
     one_loop: bool = False
     """Whether all sections share one chord loop."""

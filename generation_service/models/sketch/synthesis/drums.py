@@ -19,7 +19,7 @@ LAYERS: Final = 4
 """Degrees of hardness."""
 
 _VARIANT_PITCH: Final = (1.0, 1.006, 0.995)
-_TONIC_PREFERENCE: Final = 2.0
+_TONIC_PREFERENCE: Final = 3.0
 """How many semitones farther the tonic may be than the fifth: too many fifths sound like another key."""
 _TAIL_FRAMES: Final = 800
 
@@ -103,7 +103,7 @@ _RECIPES: Final[dict[str, Callable[[Strike], FloatArray]]] = {
         skins.kick, length=0.32, start_hz=120.0, end_hz=55.0, body=0.09, click=0.06, drive=1.1, fall=0.02
     ),
     "metal kick": partial(
-        skins.kick, length=0.2, start_hz=170.0, end_hz=56.0, body=0.05, click=0.75, drive=1.6, beater_hz=3900.0
+        skins.kick, length=0.2, start_hz=170.0, end_hz=56.0, body=0.034, click=1.0, drive=1.6, beater_hz=3900.0
     ),
     "snare": partial(skins.snare, tone_hz=185.0, body=0.07, rattle=0.11, low_hz=1500.0, mix=0.55),
     "boom snare": partial(skins.snare, tone_hz=200.0, body=0.06, rattle=0.085, low_hz=1100.0, mix=0.6, high_hz=7500.0),

@@ -23,7 +23,7 @@ from tests.support.sketch_measures import (
 )
 
 SECONDS = 20.0
-QUICK = ("funk", "bossa nova", "trance")
+QUICK = ("funk", "trance")
 """The genres whose checks are quick enough for every run of the tests; the others are slow only by their number."""
 HEARD = {
     "hip hop": (2.3, 5.5, 1500, 2450), "trap": (4.0, 7.5, 2650, 3850), "lo-fi": (2.0, 4.5, 1150, 1650),
@@ -93,9 +93,9 @@ def test_tempo_and_key_of_the_quick_genres_are_heard() -> None:
 def test_no_two_seeds_are_alike(genre: str) -> None:
     """With tempo and key given, so that they can't make the difference."""
     bpm = round(sum(STYLES[genre].bpm) / 2)
-    prints = [fingerprint(render_sketch(f"{genre} at {bpm} BPM in A minor", SECONDS, seed)) for seed in range(4)]
+    prints = [fingerprint(render_sketch(f"{genre} at {bpm} BPM in A minor", SECONDS, seed)) for seed in range(8)]
     assert distance(prints[0], prints[0]) == pytest.approx(0.0, abs=1e-6)
-    assert min(distance(first, second) for first, second in combinations(prints, 2)) > 0.08
+    assert min(distance(first, second) for first, second in combinations(prints, 2)) > 0.1
 
 
 @pytest.mark.slow
