@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -134,24 +133,6 @@ async def export_session(
     await asyncio.to_thread(_write_files, session, paths, folder)
     notices = [f"{take.name}: {text}" for take in takes for text in take.notes]
     return ExportedSession(list(paths.values()), session, placement, notices)
-
-
-async def export_session_archive(
-    music: gateway_pb2_grpc.MusicServiceAsyncStub, generation_ids: Sequence[str], work: Path, options: SessionOptions
-) -> Path:
-    """Exports a session into a new folder in `work`, and returns the path of a ZIP archive of it, also in `work`."""
-    folder = work / "session"
-    folder.mkdir()
-    await export_session(music, generation_ids, folder, options)
-    archive = work / f"{file_name(options.name, '', 'session')}.zip"
-
-    def pack() -> None:
-        with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as target:
-            for path in sorted(one for one in folder.rglob("*") if one.is_file()):
-                target.write(path, f"{archive.stem}/{path.relative_to(folder).as_posix()}")
-
-    await asyncio.to_thread(pack)
-    return archive
 
 
 def _weights(options: SessionOptions) -> dict[str, float]:

@@ -3,62 +3,63 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import google_crc32c
+import grpc.aio
 import numpy as np
 import pytest
 import soundfile
 
 from dgx_music.errors import DataLoss
-from dgx_music.generation.v1.generation_pb2 import StemChunk, StemsEnd, StemsHeader, StreamStemsResponse
+from dgx_music.gateway.v1 import gateway_pb2_grpc
+from dgx_music.generation.v1.generation_pb2 import (
+    StemChunk,
+    StemsEnd,
+    StemsHeader,
+    StreamStemsRequest,
+    StreamStemsResponse,
+)
 from gateway.daw.take_files import fetch_stems
 
 ID = "00000000-0000-4000-8000-000000000000"
 
 
-class Stems(AsyncIterator[StreamStemsResponse]):
-    """A stream of the stems "loud", at twice full scale, and "quiet", which may end too early."""
+class Stems(gateway_pb2_grpc.MusicServiceServicer):
+    """Streams the stems "loud", at twice full scale, and "quiet", and may end too early."""
 
     def __init__(self, is_complete: bool) -> None:
-        self._messages = iter(self._stream(is_complete))
+        self._is_complete = is_complete
 
-    def StreamStems(self, request: object, timeout: float) -> Stems:
-        return self
-
-    def cancel(self) -> None:
-        pass
-
-    async def __anext__(self) -> StreamStemsResponse:
-        try:
-            return next(self._messages)
-        except StopIteration:
-            raise StopAsyncIteration from None
-
-    def _stream(self, is_complete: bool) -> list[StreamStemsResponse]:
+    async def StreamStems(self, request: StreamStemsRequest, context: object) -> AsyncIterator[StreamStemsResponse]:
         header = StemsHeader(names=["loud", "quiet"], sample_rate_hz=32_000, channels=2, total_frames=64_000)
-        messages = [StreamStemsResponse(header=header)]
+        yield StreamStemsResponse(header=header)
         tone = np.sin(2 * np.pi * 440.0 * np.arange(64_000) / 32_000)
         for start in range(0, 64_000, 8_000):
             for stem, level in enumerate((2.0, 0.5)):
-                block = np.repeat(level * tone[start : start + 8_000, None], 2, axis=1).astype("<f4")
-                pcm = block.tobytes()
+                pcm = np.repeat(level * tone[start : start + 8_000, None], 2, axis=1).astype("<f4").tobytes()
                 chunk = StemChunk(stem=stem, start_frame=start, pcm=pcm, crc32c=google_crc32c.value(pcm))
-                messages.append(StreamStemsResponse(chunk=chunk))
-        if is_complete:
-            messages.append(StreamStemsResponse(end=StemsEnd(total_chunks=16)))
-        return messages
+                yield StreamStemsResponse(chunk=chunk)
+        if self._is_complete:
+            yield StreamStemsResponse(end=StemsEnd(total_chunks=16))
+
+
+@asynccontextmanager
+async def music_with(stems: Stems) -> AsyncIterator[gateway_pb2_grpc.MusicServiceAsyncStub]:
+    server = grpc.aio.server()
+    gateway_pb2_grpc.add_MusicServiceServicer_to_server(stems, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield gateway_pb2_grpc.MusicServiceStub(channel)
+    await server.stop(None)
 
 
 async def test_stem_beyond_full_scale_is_made_quieter_and_its_gain_makes_up_for_it(tmp_path: Path) -> None:
     shares: list[float] = []
-    stems = await fetch_stems(
-        Stems(is_complete=True),
-        ID,
-        48_000,
-        lambda name: tmp_path / f"{name}.wav",
-        shares.append,  # type: ignore[arg-type]
-    )
+    async with music_with(Stems(is_complete=True)) as music:
+        stems = await fetch_stems(music, ID, 48_000, lambda name: tmp_path / f"{name}.wav", shares.append)
     assert [stem.gain_db for stem in stems] == pytest.approx([6.02, 0.0], abs=0.02)
     assert [stem.audio.frames for stem in stems] == [96_000, 96_000]
     for name, peak in (("loud", 1.0), ("quiet", 0.5)):
@@ -75,6 +76,7 @@ async def test_stem_beyond_full_scale_is_made_quieter_and_its_gain_makes_up_for_
 
 
 async def test_incomplete_stems_leave_nothing_behind(tmp_path: Path) -> None:
-    with pytest.raises(DataLoss, match="incomplete"):
-        await fetch_stems(Stems(is_complete=False), ID, 48_000, lambda name: tmp_path / f"{name}.wav")  # type: ignore[arg-type]
+    async with music_with(Stems(is_complete=False)) as music:
+        with pytest.raises(DataLoss, match="incomplete"):
+            await fetch_stems(music, ID, 48_000, lambda name: tmp_path / f"{name}.wav")
     assert not list(tmp_path.iterdir())
