@@ -129,6 +129,10 @@ docs: develop ## Write docs/configuration.md and docs/files.md from the code
 	@PYTHONPATH=. python docs/configuration.py
 	@PYTHONPATH=. python docs/files.py
 
+.PHONY: screenshots
+screenshots: develop ## Take the pictures of the Studio in docs/images, in Chromium
+	@DGX_MUSIC_TEST_BROWSER_REQUIRED=1 DGX_MUSIC_SCREENSHOTS=docs/images python -m pytest -q -m '' tests/browser/test_screenshots.py
+
 .PHONY: format lint types quality verify
 format lint types quality verify: develop
 format: ## Format code and contracts, and fix what can be fixed automatically

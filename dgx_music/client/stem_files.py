@@ -104,7 +104,7 @@ def wav_header(sample_rate_hz: int, channels: int, frames: int) -> bytes:
 def stem_paths(header: StemsHeader, folder: Path) -> dict[str, Path]:
     """Returns where each stem is saved: under its name, of which only ASCII letters, digits, spaces, - and _ are
     kept."""
-    paths = {}
+    paths: dict[str, Path] = {}
     for number, name in enumerate(header.names, 1):
         kept = "".join(sign for sign in name if sign.isascii() and (sign.isalnum() or sign in " -_")).strip()
         path = folder / f"{kept}.wav"

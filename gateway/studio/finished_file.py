@@ -173,7 +173,7 @@ async def _send(
     except ServiceError as error:
         if not has_begun:
             raise
-        log.warning("download_cut_off", generation_id=file.request.generation_id, problem=error.message)
+        log.warning("download_cut_off", generation_id=file.request.generation_id, reason=error.reason)
         raise CutOff from error
 
 

@@ -102,7 +102,7 @@ async def _send_samples(client: AsyncClient, wanted: StreamAudioRequest, send: S
     except ServiceError as error:
         if reader is None:
             raise
-        log.info("live_audio_cut_off", generation_id=wanted.generation_id, reason=error.reason, problem=error.message)
+        log.info("live_audio_cut_off", generation_id=wanted.generation_id, code=error.code, reason=error.reason)
         raise CutOff from error
 
 

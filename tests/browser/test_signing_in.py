@@ -19,15 +19,17 @@ REFUSED = ("status 40[13]", "Failed to load resource")
 
 
 @pytest.fixture(scope="module")
-def token(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.getbasetemp() / "guarded"
-    shell = Shell(folder)
+def tokens(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Scope → a token of it."""
+    shell = Shell(tmp_path_factory.getbasetemp() / "guarded")
     shell.run("db", "init")
-    return shell.run("token", "create", "browser", "--scope", "generate").stdout.strip()
+    return {
+        scope: shell.run("token", "create", scope, "--scope", scope).stdout.strip() for scope in ("generate", "read")
+    }
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def studio(tmp_path_factory: pytest.TempPathFactory, token: str) -> AsyncIterator[StudioProcesses]:
+async def studio(tmp_path_factory: pytest.TempPathFactory, tokens: dict[str, str]) -> AsyncIterator[StudioProcesses]:
     folder = tmp_path_factory.getbasetemp()
     files = make_tls_files(folder / "tls")
     settings = {f"DGX_MUSIC_{name.upper()}": str(value) for name, value in files.server_settings().items()}
@@ -35,7 +37,7 @@ async def studio(tmp_path_factory: pytest.TempPathFactory, token: str) -> AsyncI
         yield processes
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def watched(open_studio: OpenPage) -> WatchedPage:
     """The page of somebody who has no token yet. The certificate is that of the test's own authority."""
     page = await open_studio(ignore_https_errors=True)
@@ -43,8 +45,8 @@ async def watched(open_studio: OpenPage) -> WatchedPage:
     return page
 
 
-async def test_page_asks_for_a_token_and_keeps_it_from_scripts(watched: WatchedPage, token: str) -> None:
-    page = watched.page
+async def test_page_asks_for_a_token_and_keeps_it_from_scripts(watched: WatchedPage, tokens: dict[str, str]) -> None:
+    page, token = watched.page, tokens["generate"]
     field = page.get_by_label("Token", exact=False).first
     await field.fill("dgxm_aaaaaaaa_" + "a" * 43)
     await field.press("Enter")
@@ -52,7 +54,7 @@ async def test_page_asks_for_a_token_and_keeps_it_from_scripts(watched: WatchedP
     await field.fill(token)
     await field.press("Enter")
     await expect(field).to_be_hidden()
-    await page.get_by_text("sketch").first.wait_for()  # It may call the server now.
+    await expect(page.locator("#compose").get_by_label("Model")).to_contain_text("sketch")  # It may call the server.
 
     cookies = await page.context.cookies()
     assert [(one["httpOnly"], one["secure"], one["sameSite"]) for one in cookies] == [(True, True, "Strict")]
@@ -63,19 +65,16 @@ async def test_page_asks_for_a_token_and_keeps_it_from_scripts(watched: WatchedP
     assert token not in await page.content()
 
     await page.reload()
-    await page.get_by_text("sketch").first.wait_for()
+    await expect(page.locator("#compose").get_by_label("Model")).to_contain_text("sketch")
     await page.get_by_role("button", name="Sign out").click()
     await expect(field).to_be_visible()
     assert await page.context.cookies() == []
     assert not any(token in one for one in watched.requests)
 
 
-async def test_token_that_may_only_read_is_told_so(open_studio: OpenPage, studio: StudioProcesses) -> None:
-    reader = Shell(studio.data_dir).run("token", "create", "reader", "--scope", "read").stdout.strip()
-    watched = await open_studio(ignore_https_errors=True)
-    watched.allow(*REFUSED)
+async def test_token_that_may_only_read_is_told_so(watched: WatchedPage, tokens: dict[str, str]) -> None:
     page = watched.page
-    await page.get_by_label("Token", exact=False).first.fill(reader)
+    await page.get_by_label("Token", exact=False).first.fill(tokens["read"])
     await page.get_by_label("Token", exact=False).first.press("Enter")
     await page.get_by_role("textbox", name="Prompt").first.fill("house")
     await page.locator("#compose").get_by_role("button", name="Generate").click()

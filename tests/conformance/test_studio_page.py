@@ -32,6 +32,10 @@ def test_offered_formats_are_those_of_the_server() -> None:
     assert set(offered) <= set(FORMATS)
 
 
+def test_no_file_is_unused() -> None:
+    assert page_rules.unused_files(PAGE) == []
+
+
 @pytest.mark.parametrize(
     ("name", "line"),
     [

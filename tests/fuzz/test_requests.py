@@ -1,5 +1,5 @@
-"""Random requests to all methods of all services, to the HTTP endpoints, the Studio and the MCP server: a few in each run
-of the tests, and a thousand among the slow ones."""
+"""Random requests to all methods of all services, to the HTTP endpoints, the Studio and the MCP server: a few in each
+run of the tests, and a thousand among the slow ones."""
 
 from __future__ import annotations
 

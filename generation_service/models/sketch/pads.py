@@ -15,11 +15,14 @@ class PadVoice:
     width_cents: float
     attack: float
     release: float
+    formants: tuple[tuple[float, float, float], ...] = ()
+    """Resonances: frequency in Hz, gain in dB, width in octaves."""
 
 
 PADS: Final[dict[str, PadVoice]] = {
     "pad": PadVoice(1.1, 1500.0, 26.0, 0.5, 0.9),
     "warm pad": PadVoice(1.4, 900.0, 34.0, 1.6, 2.6),
-    "strings": PadVoice(0.9, 2600.0, 18.0, 0.16, 0.45),
-    "choir": PadVoice(1.0, 1100.0, 40.0, 0.6, 1.2),
+    "strings": PadVoice(0.9, 3200.0, 18.0, 0.14, 0.5, ((480.0, 2.0, 0.4), (2700.0, 4.0, 0.6))),
+    # The formants of "ah".
+    "choir": PadVoice(1.0, 1900.0, 36.0, 0.5, 1.2, ((700.0, 6.0, 0.35), (1150.0, 4.0, 0.3), (2700.0, 4.0, 0.35))),
 }

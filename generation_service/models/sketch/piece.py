@@ -123,6 +123,7 @@ def compose(parameters: GenerationParameters) -> Piece:
         reverb_gain=style.reverb_gain * plan.space,
         echo_seconds=style.echo_beats * 60.0 / plan.bpm,
         gain=style.gain,
+        genre=style.name,
         seed=parameters.seed,
         tonic=plan.key.tonic,
         start=start,

@@ -20,7 +20,7 @@ export class ApiError extends Error {
 }
 
 const READS = /^(Get|List)/;
-const underWay = new Map(); // Method and request of a read → the promise of the answer's text.
+const underWay = new Map(); // What is read → the promise of the answer's text.
 
 /**
  * Calls a unary method of MusicService, e.g. `call("ListGenerations", {pageSize: 50})`. Throws ApiError. Parts of the
@@ -29,12 +29,7 @@ const underWay = new Map(); // Method and request of a read → the promise of t
 export async function call(method, request = {}, { signal } = {}) {
   const path = `/api/${method}`;
   if (signal || !READS.test(method)) return postJson(path, request, signal);
-  const key = `${method} ${JSON.stringify(request)}`;
-  if (!underWay.has(key)) {
-    const answer = postText(path, request).finally(() => underWay.delete(key));
-    underWay.set(key, answer);
-  }
-  return JSON.parse(await underWay.get(key));
+  return JSON.parse(await shared(`${method} ${JSON.stringify(request)}`, () => postText(path, request)));
 }
 
 /** Posts JSON and returns the answer's JSON. Throws ApiError. */
@@ -47,9 +42,15 @@ async function postText(path, body, signal) {
   return (await request(path, { method: "POST", headers, body: JSON.stringify(body), signal })).text();
 }
 
-/** Returns the JSON that is at the path. Throws ApiError. */
+/** Returns the JSON that is at the path. Throws ApiError. Those who ask at the same time share one request. */
 export async function getJson(path, { signal } = {}) {
-  return (await request(path, { signal })).json();
+  if (signal) return (await request(path, { signal })).json();
+  return JSON.parse(await shared(path, async () => (await request(path)).text()));
+}
+
+async function shared(key, ask) {
+  if (!underWay.has(key)) underWay.set(key, ask().finally(() => underWay.delete(key)));
+  return underWay.get(key);
 }
 
 /** Fetches, and returns the response if its status is one of success. Throws ApiError. */

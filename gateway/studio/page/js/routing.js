@@ -45,7 +45,8 @@ function entitle({ id }) {
 /** Shows the selected take where only one view has room, and has it read. */
 function showNow() {
   showView("now");
-  if (isSmall()) byId("now").focus({ preventScroll: true });
+  // Not when the page is opened at a take: nobody has come from anywhere, and the ring would only puzzle.
+  if (isSmall() && navigator.userActivation?.hasBeenActive) byId("now").focus({ preventScroll: true });
 }
 
 /** Shows one of the views where only one has room: "compose", "now" or "history". */

@@ -19,6 +19,8 @@ LAYERS: Final = 4
 """Degrees of hardness."""
 
 _VARIANT_PITCH: Final = (1.0, 1.006, 0.995)
+_TONIC_PREFERENCE: Final = 2.0
+"""How many semitones farther the tonic may be than the fifth: too many fifths sound like another key."""
 _TAIL_FRAMES: Final = 800
 
 
@@ -27,8 +29,8 @@ def render_drum(name: str, tonic: int, layer: int = LAYERS - 1, variant: int = 0
     """One hit with a peak of 1.0: float32 [1 or 2, frames]. `layer` says how hard it is. Raises KeyError if the name is
     unknown.
 
-    Drums with a pitch are tuned to the tonic (a pitch class) or its fifth, whichever is nearer, because a drum that
-    rings at a note outside the key is dissonant.
+    Drums with a pitch are tuned to the tonic (a pitch class), or to its fifth if that is much nearer: a drum that
+    rings outside the key is dissonant.
     """
     strike = Strike((layer + 0.5) / LAYERS, variant)
     sound = np.atleast_2d(_RECIPES[name](strike)).astype(np.float32)
@@ -49,10 +51,12 @@ def layer_of(velocity: float) -> int:
 
 
 def _retuned(sound: FloatArray, head_hz: float, tonic: int, detuning: float) -> FloatArray:
-    """The sound resampled by at most three and a half semitones."""
+    """The sound resampled by at most four and a half semitones."""
     pitch = 69.0 + 12.0 * np.log2(head_hz / 440.0)
     shifts = [(tonic + above - pitch + 6.0) % 12.0 - 6.0 for above in (0, 7)]
-    ratio = detuning * 2.0 ** (min(shifts, key=abs) / 12.0)
+    to_tonic, to_fifth = shifts
+    shift = to_tonic if abs(to_tonic) <= abs(to_fifth) + _TONIC_PREFERENCE else to_fifth
+    ratio = detuning * 2.0 ** (shift / 12.0)
     frames = sound.shape[1]
     at = np.arange(int(frames / ratio)) * ratio
     return np.stack([np.interp(at, np.arange(frames), channel) for channel in sound]).astype(np.float32)

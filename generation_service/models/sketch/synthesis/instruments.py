@@ -41,7 +41,9 @@ def render_instrument(
         return _render_808(pitches[0], gate, glide)
     if name in PADS:
         voice = PADS[name]
-        loop = render_pad(tuple(float(p) for p in pitches), voice.tilt, voice.brightness_hz, voice.width_cents, seed)
+        loop = render_pad(
+            tuple(float(p) for p in pitches), voice.tilt, voice.brightness_hz, voice.width_cents, seed, voice.formants
+        )
         return shape_loop(loop, gate, voice.attack, voice.release)
     if name in BARS:
         return render_bars(name, pitches, gate, hardness)

@@ -12,6 +12,7 @@ import numpy as np
 
 from generation_service.models.base import FloatArray
 from generation_service.models.sketch.composition.notes import Note
+from generation_service.models.sketch.synthesis.character import character_of
 from generation_service.models.sketch.synthesis.master_bus import MasterBus
 from generation_service.models.sketch.synthesis.reverb import Reverb
 from generation_service.models.sketch.synthesis.sound_cache import SoundCache
@@ -38,6 +39,7 @@ class MixSettings:
     echo_seconds: float
     """Time between two repeats of the delay; 0 for none."""
     gain: float
+    genre: str
     seed: int
     tonic: int
     """The pitch class to which drums are tuned."""
@@ -106,6 +108,7 @@ class Mixer:
             Reverb(seconds, settings.rate_hz, settings.block),
             settings.reverb_gain,
             StereoDelay(delay_frames, settings.block) if delay_frames else None,
+            character_of(settings.genre),
         )
 
     def _duck_gain(self, curve: FloatArray) -> FloatArray:

@@ -9,6 +9,7 @@ import numpy as np
 
 from generation_service.models.base import FloatArray
 from generation_service.models.sketch.composition.notes import Note
+from generation_service.models.sketch.synthesis.character import Character, LowPass, saturate
 from generation_service.models.sketch.synthesis.reverb import Reverb
 from generation_service.models.sketch.synthesis.stereo_delay import StereoDelay
 
@@ -36,7 +37,11 @@ class Voice:
 class StemBus:
     """Overlap-adds the voices of a stem. Only those that still sound are carried over to the next block."""
 
-    def __init__(self, stem: str, block: int, reverb: Reverb, reverb_gain: float, delay: StereoDelay | None) -> None:
+    def __init__(
+        self, stem: str, block: int, reverb: Reverb, reverb_gain: float, delay: StereoDelay | None, character: Character
+    ) -> None:
+        self._drive = {"drums": character.drum_drive, "texture": 0.0}.get(stem, character.music_drive)
+        self._low_pass = LowPass(character.lowpass_hz) if character.lowpass_hz else None
         self._width = np.float32(_WIDTHS.get(stem, 1.0))
         self._block = block
         self._reverb = reverb
@@ -68,7 +73,8 @@ class StemBus:
             side = np.float32(0.5) * (np.float32(1.0) - self._width) * (dry[0] - dry[1])
             dry[0] -= side
             dry[1] += side
-        return dry
+        saturate(dry, self._drive)
+        return dry if self._low_pass is None else self._low_pass.process(dry)
 
     def _mix(self, voice: Voice, position: int, bus: FloatArray, sends: FloatArray) -> None:
         note = voice.note

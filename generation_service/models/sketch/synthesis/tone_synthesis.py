@@ -129,8 +129,9 @@ def render_tone(
 
 @lru_cache(maxsize=24)
 def render_pad(
-    pitches: tuple[float, ...], tilt: float, brightness_hz: float, width_cents: float, seed: int
-) -> FloatArray:
+    pitches: tuple[float, ...], tilt: float, brightness_hz: float, width_cents: float, seed: int,
+    formants: tuple[tuple[float, float, float], ...] = (),
+) -> FloatArray:  # fmt: skip
     """A seamless stereo loop of a chord: float32 [2, 131072] (4.1 s), at the level of `render_tone`."""
     bins = _PAD_FRAMES // 2 + 1
     magnitude = np.zeros(bins, np.float32)
@@ -143,7 +144,12 @@ def render_pad(
             first = int(centre - 3 * sigma)
             span = np.arange(first, first + int(6 * sigma) + 2)
             bell = np.exp(-0.5 * ((span - centre) / sigma) ** 2)
-            level = k**-tilt / (1.0 + (k * base / brightness_hz) ** 4) ** 0.5 / np.sqrt(sigma)
+            level = (
+                float(body_gain(formants, k * base))
+                * k**-tilt
+                / (1.0 + (k * base / brightness_hz) ** 4) ** 0.5
+                / np.sqrt(sigma)
+            )
             magnitude[span] += (level * bell).astype(np.float32)
     random = np.random.default_rng(seed)
     turns = random.random((2, bins), dtype=np.float32) * np.float32(2.0 * np.pi)
@@ -166,6 +172,14 @@ def shape_loop(loop: FloatArray, gate: int, attack: float, release: float) -> Fl
     return out
 
 
+def body_gain(formants: tuple[tuple[float, float, float], ...], hz: npt.ArrayLike) -> npt.NDArray[np.floating]:
+    """The gain of a body with these resonances at each frequency."""
+    decibels = np.zeros(np.shape(hz))
+    for centre_hz, gain_db, width in formants:
+        decibels += gain_db * np.exp(-0.5 * (np.log2(np.asarray(hz) / centre_hz) / width) ** 2)
+    return np.asarray(10.0 ** (decibels / 20.0))
+
+
 def _evolution(timbre: Timbre, base_hz: float, frames: int, hardness: float) -> FloatArray:
     """The single-cycle waveforms of a note, flattened to [rows * table], with the last row twice."""
     count = max(1, min(_MAX_HARMONICS, int(NYQUIST_MARGIN * RATE_HZ / base_hz)))
@@ -176,9 +190,7 @@ def _evolution(timbre: Timbre, base_hz: float, frames: int, hardness: float) -> 
         strength = k**-timbre.tilt * np.where(k % 2 == 0, timbre.even, 1.0)
     if timbre.pick:
         strength = strength * (0.12 + 0.88 * np.abs(np.sin(np.pi * k * timbre.pick)))
-    for formant_hz, gain_db, width in timbre.formants:
-        distance = np.log2(k * base_hz / formant_hz) / width
-        strength = strength * 10.0 ** (gain_db / 20.0 * np.exp(-0.5 * distance**2))
+    strength = strength * body_gain(timbre.formants, k * base_hz)
     seconds = (np.arange(_ROWS) / (_ROWS - 1)) ** 2 * (frames / RATE_HZ)
     high, low = (hz * 2.0 ** (2.4 * timbre.dynamics * (hardness - 0.85)) for hz in timbre.cutoff)
     cutoff = low + (high - low) * np.exp(-seconds * timbre.cutoff_rate)

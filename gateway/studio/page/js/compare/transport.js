@@ -23,9 +23,7 @@ export class Transport {
       this.time,
       element("div", { class: "compare-loop-buttons", role: "group", "aria-label": "Loop" }, this.loop, from, to),
       element("span", { class: "spacer" }),
-      this.match.label,
-      this.blind.label,
-      this.pictures.label,
+      element("div", { class: "compare-switches" }, this.match.label, this.blind.label, this.pictures.label),
     );
   }
 

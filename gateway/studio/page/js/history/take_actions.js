@@ -1,30 +1,11 @@
 // What can be done with a take: the items of its menu, which the details offer too.
 
-import { call } from "../api.js";
 import { icon } from "../icons.js";
 import { openMenu } from "../menus.js";
-import { emit, isFinished, putTake } from "../state.js";
-import { toastError } from "../toasts.js";
+import { cancelTake, retryTake } from "../player/take_changes.js";
+import { emit, isFinished } from "../state.js";
 import { canDelete } from "./deletion.js";
 import { downloadItems } from "../details/downloads.js";
-
-/** Cancels a take that is queued or being generated. */
-export async function cancelTake(id) {
-  try {
-    putTake((await call("CancelGeneration", { id })).generation);
-  } catch (error) {
-    toastError(error, "The take was not cancelled");
-  }
-}
-
-/** Puts a failed take into the queue again. */
-export async function retryTake(id) {
-  try {
-    putTake((await call("RetryGeneration", { id })).generation);
-  } catch (error) {
-    toastError(error, "The take was not retried");
-  }
-}
 
 /** The items of a take's menu. `view` is the HistoryView. */
 export function takeItems(generation, view) {

@@ -1,11 +1,12 @@
 /** The takes that are waiting or being made, with their progress; and those that have failed since the page was opened. */
-import { call } from "../api.js";
 import { element } from "../dom.js";
-import { allTakes, emit, isFinished, on, putTake, selectedId } from "../state.js";
+import { allTakes, emit, isFinished, on, selectedId } from "../state.js";
+import { cancelTake, retryTake } from "./take_changes.js";
 import { describeProgress, STATES } from "./take_progress.js";
 
 /** A screen reader hears of a take's progress when it has passed another quarter. */
 const SPOKEN_STEPS = 4;
+const SHOWN = 10;
 
 export class RunningTakes {
   #items = new Map();
@@ -17,7 +18,8 @@ export class RunningTakes {
     this.list = element("ul", { class: "takes", role: "list" });
     this.title = element("h3", { id: "running-title" }, "In the works");
     this.status = element("p", { class: "visually-hidden", role: "status" });
-    this.root = element("div", { class: "running", hidden: true }, this.title, this.list);
+    this.more = element("p", { class: "help" });
+    this.root = element("div", { class: "running", hidden: true }, this.title, this.list, this.more);
     region.append(this.root, this.status);
     on("changed", ({ generation, queue }) => this.#changed(generation, queue));
     on("deleted", ({ id }) => this.#drop(id));
@@ -42,14 +44,14 @@ export class RunningTakes {
 
   #add(generation) {
     const { id } = generation;
-    const name = element("button", { type: "button", class: "take-name", onclick: () => emit("select", { id, show: true }) });
+    const name = element("button", { type: "button", class: "take-name", dir: "auto", onclick: () => emit("select", { id, show: true }) });
     const bar = element("progress", { class: "progress", max: "1", "aria-label": "Progress" });
     const text = element("p", { class: "take-text" });
     const actions = element("div", { class: "take-actions" });
     const root = element("li", { class: "take", dataset: { id } }, name, bar, text, actions);
     this.#items.set(id, { root, name, bar, text, actions, state: "" });
     this.list.append(root);
-    this.root.hidden = false;
+    this.#count();
     this.#mark();
   }
 
@@ -79,8 +81,8 @@ export class RunningTakes {
     item.root.classList.toggle("failed", isFailed);
     const name = shorten(generation.prompt);
     const buttons = isFailed
-      ? [button("Try again", `Try again: ${name}`, () => retry(id)), button("Dismiss", `Dismiss: ${name}`, () => this.#drop(id))]
-      : [button("Cancel", `Cancel: ${name}`, () => cancel(id))];
+      ? [button("Try again", `Try again: ${name}`, () => retryTake(id)), button("Dismiss", `Dismiss: ${name}`, () => this.#drop(id))]
+      : [button("Cancel", `Cancel: ${name}`, () => cancelTake(id))];
     item.actions.replaceChildren(...buttons);
   }
 
@@ -91,8 +93,17 @@ export class RunningTakes {
     item.root.remove();
     for (const known of [this.#items, this.#queues, this.#spoken]) known.delete(id);
     this.#failed.delete(id);
-    this.root.hidden = !this.#items.size;
+    this.#count();
     if (hadFocus) (this.list.querySelector("button") ?? document.getElementById("prompt"))?.focus();
+  }
+
+  /** Shows the takes that came first; the history has all of them. */
+  #count() {
+    this.root.hidden = !this.#items.size;
+    let index = 0;
+    for (const { root } of this.#items.values()) root.hidden = index++ >= SHOWN;
+    const hidden = this.#items.size - SHOWN;
+    this.more.textContent = hidden > 0 ? `and ${hidden} more, in the history` : "";
   }
 
   #mark() {
@@ -104,24 +115,6 @@ export class RunningTakes {
     if (!text || this.#spoken.get(id) === text) return;
     this.#spoken.set(id, text);
     this.status.textContent = text;
-  }
-}
-
-/** Cancels a take, and tells the user if that fails. */
-export async function cancel(id) {
-  await change("CancelGeneration", id);
-}
-
-/** Tries a failed take again, and tells the user if that fails. */
-export async function retry(id) {
-  await change("RetryGeneration", id);
-}
-
-async function change(method, id) {
-  try {
-    putTake((await call(method, { id })).generation);
-  } catch (error) {
-    emit("toast", { text: error.message, kind: "error" });
   }
 }
 

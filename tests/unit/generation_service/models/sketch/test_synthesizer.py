@@ -13,6 +13,7 @@ from generation_service.models.base import FloatArray, GenerationParameters, Mod
 from generation_service.models.sketch import Sketch, SketchState
 from generation_service.models.sketch.composition.genres import STYLES
 from generation_service.models.sketch.piece import BLOCK_FRAMES
+from tests.support.sketch_measures import analyse
 
 RATE = 32_000
 MODEL: Model[SketchState] = Sketch()
@@ -151,18 +152,10 @@ def test_begins_and_ends_in_silence(genre: str) -> None:
 
 
 def tempo(audio: FloatArray) -> float:
-    """Estimates the tempo in BPM by autocorrelation of the spectral flux, with a mild preference for 120."""
-    hop, size = 160, 512
-    frames = np.lib.stride_tricks.sliding_window_view(audio.sum(axis=1), size)[::hop]
-    magnitudes = np.log1p(200.0 * np.abs(np.fft.rfft(frames * np.hanning(size).astype(np.float32), axis=1)))
-    flux = np.maximum(0.0, np.diff(magnitudes, axis=0)).sum(axis=1)
-    flux -= flux.mean()
-    count = len(flux)
-    correlation = np.fft.irfft(np.abs(np.fft.rfft(flux, 2 * count)) ** 2)[:count] / np.arange(count, 0, -1)
-    bpm = np.arange(50.0, 220.0, 0.05)
-    lags = 60.0 * RATE / hop / bpm
-    score = sum(np.interp(lags * k, np.arange(count), correlation) for k in (1, 2, 4))
-    return float(bpm[np.argmax(score * np.exp(-0.5 * np.log2(bpm / 120.0) ** 2))])
+    """The tempo in BPM that the export service finds."""
+    found = analyse(audio).tempo
+    assert found is not None
+    return found.bpm
 
 
 @pytest.mark.parametrize("genre", WITH_DRUMS)
