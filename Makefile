@@ -105,7 +105,7 @@ test-coverage: ## Run the tests and show the lines of the packages that they do 
 requirements audit sbom: $(AUDIT_VENV)/.installed
 requirements: ## Pin what the images contain, with hashes, in deploy/requirements
 	@$(PIN) --extra otel --extra postgres --extra s3 --extra tls pyproject.toml --output-file deploy/requirements/services.txt
-	@$(PIN) --extra diffusion --extra musicgen --extra otel --extra tls pyproject.toml --output-file deploy/requirements/generation.txt
+	@$(PIN) --extra diffusion --extra midi --extra musicgen --extra otel --extra tls pyproject.toml --output-file deploy/requirements/generation.txt
 	@$(PIN) deploy/requirements/build.in --output-file deploy/requirements/build.txt
 audit: ## Look for known vulnerabilities in what the images contain (asks PyPI)
 	@for name in build services generation; do \

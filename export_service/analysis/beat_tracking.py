@@ -14,7 +14,7 @@ from export_service.analysis.tempo import salient_onsets
 from export_service.analysis.tempo_curve import TempoCurve
 from export_service.dsp.arrays import FloatArray, Samples
 
-TIGHTNESS = 300.0
+TIGHTNESS = 1500.0
 """How much an interval costs whose ratio to the expected one has a natural logarithm of 1."""
 INTERVAL_RANGE = (0.7, 1.45)
 """The shortest and the longest interval that is tried, in beats."""

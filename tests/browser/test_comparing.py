@@ -170,7 +170,7 @@ async def test_comparison_survives_a_look_at_a_take_and_a_server_that_was_away(
     await studio.kill(SERVER)
     opening = "async (ids) => (await import('/static/js/state.js')).emit('compare-open', { ids })"
     await page.evaluate(opening, takes)
-    again = page.get_by_role("button", name="Try again")
+    again = page.locator("#compare").get_by_role("button", name="Try again")
     await again.wait_for()
     await studio.start(SERVER)
     await again.click()

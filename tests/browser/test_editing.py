@@ -80,10 +80,11 @@ async def test_part_is_selected_by_keyboard(open_studio: OpenPage, studio: Studi
     assert await part.get_by_role("spinbutton").first.input_value() == ""
 
 
-@pytest.mark.parametrize(("button", "kept_from"), [("Add after", 0), ("Add before", 2)])
-async def test_take_is_extended(open_studio: OpenPage, studio: StudioProcesses, button: str, kept_from: int) -> None:
+@pytest.mark.parametrize(("item", "kept_from"), [("Add music after it", 0), ("Add music before it", 2)])
+async def test_take_is_extended(open_studio: OpenPage, studio: StudioProcesses, item: str, kept_from: int) -> None:
     page, source_id = await open_take(open_studio, studio)
-    await page.get_by_role("button", name=button).click()
+    await page.get_by_role("button", name="Go on from it").click()
+    await page.get_by_role("menuitem", name=item).click()
     await page.locator("#compose").get_by_label("Add, s").fill("2")
     (generation_id,) = await send(page)
     finished = await studio.wait_until_final(generation_id)
@@ -113,3 +114,17 @@ async def test_loop_of_bars_repeats(open_studio: OpenPage, studio: StudioProcess
     await wait_for_state(watched.page, "Finished")
     await watched.page.locator("#now").get_by_role("button", name="Repeat", exact=True).click()
     await watched.page.wait_for_function("() => window.dgxStudio.playback().state === 'playing'")
+
+
+async def test_selection_snaps_to_bars(open_studio: OpenPage, studio: StudioProcesses) -> None:
+    generation_id = await studio.generate("house at 120 BPM in A minor", 12.0, model_name="sketch", seed=1)
+    page = (await open_studio(f"/#/take/{generation_id}")).page
+    await expect(page.get_by_role("slider", name="Position in the take")).to_have_attribute("aria-valuemax", "12.0")
+    part = page.get_by_role("group", name="Selected part, in seconds")
+    for index, seconds in enumerate(("2.3", "5.4")):
+        await part.get_by_role("spinbutton").nth(index).fill(seconds)
+    await part.get_by_role("spinbutton").nth(1).press("Enter")
+    await part.get_by_role("button", name="Move the selection to the nearest bars").click()
+    await expect(part.get_by_role("spinbutton").first).not_to_have_value("2.30")
+    start, end = [float(await part.get_by_role("spinbutton").nth(index).input_value()) for index in (0, 1)]
+    assert (start, end) == (pytest.approx(2.0, abs=0.03), pytest.approx(6.0, abs=0.03))  # Bars of 4 beats at 120 BPM.

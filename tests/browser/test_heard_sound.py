@@ -37,6 +37,18 @@ READ = """
     return btoa(text);
 }
 """
+FAIL_TO_LOAD = """
+() => {
+    const { addModule } = AudioWorklet.prototype;
+    window.loads = 0;
+    AudioWorklet.prototype.addModule = function (url) {
+        window.loads += 1;
+        const lost = new DOMException("Unable to load a worklet's module.", "AbortError");
+        return window.loads < 3 ? Promise.reject(lost) : addModule.call(this, url);
+    };
+}
+"""
+"""What the browser does while the server is away: the script of a worklet can't be intercepted."""
 PLAYBACK = "() => window.dgxStudio.playback().state === 'STATE'"
 
 
@@ -109,3 +121,12 @@ def find(samples: np.ndarray, pattern: np.ndarray) -> int:
     """Returns where the pattern is first."""
     first = np.flatnonzero((samples[: len(samples) - len(pattern)] == pattern[0]).all(axis=1))
     return next(int(at) for at in first if np.array_equal(samples[at : at + len(pattern)], pattern))
+
+
+async def test_server_is_away_when_the_first_take_is_to_sound(open_studio: OpenPage, studio: StudioProcesses) -> None:
+    generation_id = await studio.generate("house at 120 BPM", SECONDS, seed=3)
+    page = (await open_studio(f"/#/take/{generation_id}")).page
+    await page.evaluate(FAIL_TO_LOAD)
+    await page.get_by_role("button", name="Play", exact=True).click()
+    await page.wait_for_function(PLAYBACK.replace("STATE", "playing"))
+    assert await page.evaluate("window.loads") == 3

@@ -248,7 +248,7 @@ async def test_prompts_of_any_script_and_length_keep_their_rows(open_studio: Ope
         for generation_id in ids:
             row = page.locator(f'.take-row[data-id="{generation_id}"]')
             await expect(row).to_be_visible()
-            heights.add(round((await row.bounding_box() or {})["height"]))
+            heights.add(await row.evaluate("(element) => element.offsetHeight"))
         assert len(heights) == 1
         assert not await page.evaluate("document.documentElement.scrollWidth > innerWidth")
         names = await rows(page).evaluate_all("(all) => all.map((row) => row.getAttribute('aria-label').length)")

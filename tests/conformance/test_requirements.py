@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
-IMAGES = {"services": ["otel", "postgres", "s3", "tls"], "generation": ["diffusion", "musicgen", "otel", "tls"]}
+IMAGES = {"services": ["otel", "postgres", "s3", "tls"], "generation": ["diffusion", "midi", "musicgen", "otel", "tls"]}
 """Image → the extras in it."""
 OWN = {"dgx-music", "dgx-music-client"}
 LICENCES = re.compile(

@@ -60,10 +60,12 @@ DAMAGES: dict[str, tuple[str, Callable[[Path], None]]] = {
 def readers(client: ExportClient, generation_id: str) -> dict[str, Callable[[], Awaitable[object]]]:
     render = export_pb2.RenderRequest(generation_id=generation_id, output=output_options("FLAC_16"))
     waveform = export_pb2.GetWaveformRequest(generation_id=generation_id)
+    grid = export_pb2.GetBeatGridRequest(generation_id=generation_id)
     curve = export_pb2.GetLoudnessCurveRequest(generation_id=generation_id)
     return {
         "StreamAudio": lambda: client.read_audio(generation_id, level=audio_pb2.AUDIO_LEVEL_FINAL),
         "GetWaveform": lambda: client.stub.GetWaveform(waveform, timeout=TIMEOUT_SECONDS),
+        "GetBeatGrid": lambda: client.stub.GetBeatGrid(grid, timeout=TIMEOUT_SECONDS),
         "GetLoudnessCurve": lambda: client.stub.GetLoudnessCurve(curve, timeout=TIMEOUT_SECONDS),
         "Render": lambda: client.stub.Render(render, timeout=TIMEOUT_SECONDS),
     }

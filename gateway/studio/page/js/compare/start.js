@@ -4,7 +4,7 @@ import { byId, element } from "../dom.js";
 import { icon } from "../icons.js";
 import { showView } from "../routing.js";
 import { registerShortcut } from "../shortcuts.js";
-import { on } from "../state.js";
+import { emit, on } from "../state.js";
 import { compareIds, setCompareIds } from "./basket.js";
 import { MIN_TAKES } from "./comparison.js";
 import { CompareView } from "./view.js";
@@ -18,7 +18,7 @@ export function startCompare() {
   const root = byId("compare");
   let returnTo = null;
   const view = new CompareView(root, { onClose: close });
-  const button = startButton(open);
+  const button = startButton();
 
   function open() {
     if (!view.isOpen) returnTo = document.activeElement;
@@ -56,7 +56,8 @@ export function startCompare() {
   registerKeys(view, close);
 }
 
-function startButton(open) {
+function startButton() {
+  const open = () => emit("compare-open");
   const count = element("span", { class: "compare-count" });
   const button = element("button", { type: "button", class: "button", id: "compare-button", onclick: open }, icon("compare"), element("span", { class: "compare-word" }, "Compare"), count);
   const show = () => {

@@ -34,6 +34,11 @@ export class TakeSwitch {
     }
   }
 
+  /** Gives the focus to the take that is heard. */
+  focus() {
+    this.radios.find(({ index }) => index === this.comparison.active).radio.focus();
+  }
+
   #card(index, place) {
     const { comparison } = this;
     const { generation, lufs } = comparison.takes[index];

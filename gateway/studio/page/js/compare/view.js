@@ -78,6 +78,7 @@ export class CompareView {
     this.transport.setEnabled(false);
     this.plots.show(comparison, seconds);
     this.#deal();
+    if (document.activeElement === this.title) this.takes.focus();
     this.#loadCurves(takes, signal);
     const playback = await Playback.load(comparison, {
       signal,
@@ -99,8 +100,10 @@ export class CompareView {
 
   async #loadCurves(takes, signal) {
     const again = () => {
+      if (!this.#playback) this.unload(); // What loads the samples has failed too, or is about to.
       this.problem.hidden = true;
-      this.#loadCurves(takes, signal);
+      if (this.#playback) this.#loadCurves(takes, signal);
+      else this.open(takes.map(({ id }) => id));
     };
     for (const [index, { id }] of takes.entries()) {
       const load = async () => (this.plots.curves[index] ??= await loadCurve(id, { signal }));

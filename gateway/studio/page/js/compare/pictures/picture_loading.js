@@ -2,6 +2,7 @@
 
 import { call } from "../../api.js";
 import { spectrogramOf } from "../../drawing/spectrogram.js";
+import { patiently } from "../patience.js";
 
 const COLUMNS = 1200; // Over the longest take.
 const ROWS = 160;
@@ -27,5 +28,5 @@ export async function loadSpectrogram(mono, rate, longestSeconds, options) {
 
 /** Returns a take's loudness curve. */
 export function loadCurve(id, { signal }) {
-  return call("GetLoudnessCurve", { generationId: id, points: POINTS }, { signal });
+  return patiently(() => call("GetLoudnessCurve", { generationId: id, points: POINTS }, { signal }), signal);
 }

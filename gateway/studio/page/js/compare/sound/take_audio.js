@@ -1,10 +1,9 @@
 // The samples of finished takes, as the server decodes them.
 
-import { ApiError, request } from "../../api.js";
+import { request } from "../../api.js";
+import { patiently } from "../patience.js";
 
 const MAX_BYTES = 1.2e9;
-const MAX_RESUMES = 5;
-const PAUSE_MS = 400;
 
 /**
  * Returns the samples of a finished take in `channels` channels at `sampleRate`: {channels: [Float32Array], rate}. The
@@ -12,16 +11,8 @@ const PAUSE_MS = 400;
  */
 export async function loadSamples(id, { sampleRate, channels, signal, onProgress = () => {} }) {
   const state = { received: 0, parts: null };
-  for (let resumes = 0; ; resumes++) {
-    try {
-      await receive(id, { sampleRate, channels, signal, onProgress }, state);
-      return { channels: state.parts, rate: sampleRate };
-    } catch (error) {
-      const isPassing = error instanceof ApiError ? error.isPassing : error.name !== "AbortError" && error.name !== "RangeError";
-      if (!isPassing || resumes >= MAX_RESUMES) throw error;
-      await pause(PAUSE_MS * 2 ** resumes, signal);
-    }
-  }
+  await patiently(() => receive(id, { sampleRate, channels, signal, onProgress }, state), signal);
+  return { channels: state.parts, rate: sampleRate };
 }
 
 /** Throws if takes of these lengths would take too much memory. */
@@ -85,14 +76,4 @@ function joined(first, second) {
   both.set(first);
   both.set(second, first.length);
   return both;
-}
-
-function pause(milliseconds, signal) {
-  return new Promise((resolve, reject) => {
-    const timer = setTimeout(resolve, milliseconds);
-    signal?.addEventListener("abort", () => {
-      clearTimeout(timer);
-      reject(signal.reason);
-    });
-  });
 }

@@ -7,6 +7,9 @@
 import { scriptUrl } from "../../dom.js";
 
 const WORKLET = "/static/js/player/audio/worklet.js";
+/** How often, and after which pauses, the worklet is loaded while the server is away: for two minutes. */
+const TRIES = 240;
+const PAUSE_MS = 500;
 /** Seconds in which a new volume is reached, so that it does not click. */
 const VOLUME_GLIDE_SECONDS = 0.015;
 
@@ -73,15 +76,9 @@ export class AudioOutput extends EventTarget {
     const old = this.#context;
     this.#gain = null;
     await old?.close();
-    let context;
-    try {
-      context = new AudioContext({ sampleRate, latencyHint: "playback" });
-    } catch (error) {
-      throw new Error(`This browser can't play ${sampleRate} Hz. Download the take to hear it. (${error.message})`);
-    }
+    const context = await openContext(sampleRate);
     this.#context = context;
     context.addEventListener("statechange", () => this.dispatchEvent(new CustomEvent("context")));
-    await context.audioWorklet.addModule(scriptUrl(WORKLET));
     const node = new AudioWorkletNode(context, "take-player", { numberOfInputs: 0, outputChannelCount: [channels] });
     node.port.onmessage = ({ data }) => this.dispatchEvent(new CustomEvent("position", { detail: data }));
     this.#gain = new GainNode(context, { gain: this.#volume });
@@ -116,5 +113,28 @@ export class AudioOutput extends EventTarget {
 
   #send(message, transfer = []) {
     this.#node?.port.postMessage(message, transfer);
+  }
+}
+
+/**
+ * Returns a context with the worklet. If the server is away for a while, the take goes on when it is back. Throws Error if
+ * the browser can't play this sample rate.
+ */
+async function openContext(sampleRate) {
+  for (let tried = 1; ; tried += 1) {
+    let context;
+    try {
+      context = new AudioContext({ sampleRate, latencyHint: "playback" });
+    } catch (error) {
+      throw new Error(`This browser can't play ${sampleRate} Hz. Download the take to hear it. (${error.message})`);
+    }
+    try {
+      await context.audioWorklet.addModule(scriptUrl(WORKLET));
+      return context;
+    } catch (error) {
+      await context.close(); // It remembers that the script could not be loaded.
+      if (tried === TRIES) throw error;
+      await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
+    }
   }
 }
