@@ -129,6 +129,10 @@ docs: develop ## Write docs/configuration.md and docs/files.md from the code
 	@PYTHONPATH=. python docs/configuration.py
 	@PYTHONPATH=. python docs/files.py
 
+.PHONY: sketch-renders
+sketch-renders: develop ## Write the renders and pictures of docs/sketch again
+	@PYTHONPATH=. python docs/sketch_renders.py
+
 .PHONY: screenshots
 screenshots: develop ## Take the pictures of the Studio in docs/images, in Chromium
 	@DGX_MUSIC_TEST_BROWSER_REQUIRED=1 DGX_MUSIC_SCREENSHOTS=docs/images python -m pytest -q -m '' tests/browser/test_screenshots.py

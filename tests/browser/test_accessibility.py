@@ -119,9 +119,11 @@ async def test_every_control_is_reached_by_tab_and_shows_it(open_studio: OpenPag
     for _ in range(120):
         await page.keyboard.press("Tab")
         current = await page.evaluate(
-            """() => {
+            """async () => {
                 const element = document.activeElement;
                 if (element === document.body) return null;
+                // Even a transition of no length begins where it came from.
+                await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
                 const style = getComputedStyle(element);
                 const box = element.getBoundingClientRect();
                 const hidden = element.closest(".visually-hidden") !== null;

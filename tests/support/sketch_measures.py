@@ -19,6 +19,10 @@ RATE_HZ = Sketch().info.sample_rate_hz
 HOP = 160
 """Frames between two values of an onset envelope: 5 ms."""
 WINDOW = 512
+MELODIC_HZ = (180.0, 2000.0)
+"""Above the kick and the bass."""
+_SKIPPED_BEATS, _COMPARED_BEATS = 8, 20
+"""Of a fingerprint: intros are often alike."""
 BRIGHT_HZ = 3000.0
 """Hi-hats, shakers and strums are above it, and they carry the swing."""
 
@@ -103,35 +107,38 @@ def swing(samples: FloatArray, bpm: float, unit_beats: float) -> float:
     return float(edges[second][np.argmax(mean[second])] - edges[first][np.argmax(mean[first])] - 1.0)
 
 
-def fingerprint(rendering: Rendering, bars: int = 6) -> FloatArray:
-    """Chroma per half bar relative to the tonic of the key, and onsets per sixteenth: what a listener tells apart."""
-    samples = rendering.samples.mean(axis=1)
-    bar = 4 * 60.0 / rendering.bpm * RATE_HZ
-    chromas, onsets = [], []
+def fingerprint(rendering: Rendering) -> FloatArray:
+    """What a listener tells pieces apart by: the pitch classes of each beat, and the onsets of each sixteenth.
+
+    Both are relative to their mean over the piece, since all pieces in one key, or with the same pulse, share that.
+    """
+    mono = rendering.samples.mean(axis=1)
     flux = onset_envelope(rendering.samples)
-    for number in range(2 * bars):
-        piece = samples[int(number * bar / 2) : int((number + 1) * bar / 2)]
-        chromas.append(_chroma(piece))
-    for number in range(16 * bars):
-        at, end = (int(edge * bar / 16 / HOP) for edge in (number, number + 1))
-        onsets.append(float(flux[at:end].max(initial=0.0)))
-    chroma, rhythm = np.concatenate(chromas), np.asarray(onsets)
-    return np.concatenate([chroma / np.linalg.norm(chroma), rhythm / np.linalg.norm(rhythm)]).astype(np.float32)
+    beat = 60.0 / rendering.bpm * RATE_HZ
+    beats = range(_SKIPPED_BEATS, min(_SKIPPED_BEATS + _COMPARED_BEATS, int(len(mono) / beat)))
+    chroma = np.array([_chroma(mono[int(at * beat) : int((at + 1) * beat)]) for at in beats])
+    chroma /= np.linalg.norm(chroma, axis=1, keepdims=True) + 1e-9
+    sixteenths = [int((at + part / 4) * beat / HOP) for at in beats for part in range(4)]
+    width = int(beat / 4 / HOP)
+    rhythm = np.array([float(flux[at : at + width].max(initial=0.0)) for at in sixteenths])
+    chroma -= chroma.mean(axis=0)
+    rhythm -= rhythm.mean()
+    return np.concatenate([(chroma / np.linalg.norm(chroma)).ravel(), rhythm / np.linalg.norm(rhythm)]).astype(
+        np.float32
+    )
 
 
 def distance(first: FloatArray, second: FloatArray) -> float:
-    """0 for the same fingerprint, up to 1."""
+    """0 for the same fingerprint, 1 for unrelated ones."""
     return float(1.0 - first @ second / (np.linalg.norm(first) * np.linalg.norm(second)))
 
 
 def _chroma(piece: FloatArray) -> FloatArray:
-    if not len(piece):
-        return np.zeros(12, np.float32)
     spectrum = np.abs(np.fft.rfft(piece * np.hanning(len(piece)).astype(np.float32)))
     hz = np.fft.rfftfreq(len(piece), 1.0 / RATE_HZ)
-    band = (hz > 100.0) & (hz < 1600.0)
+    band = (hz > MELODIC_HZ[0]) & (hz < MELODIC_HZ[1])
     classes = np.round(69.0 + 12.0 * np.log2(hz[band] / 440.0)).astype(int) % 12
-    return np.bincount(classes, spectrum[band], 12).astype(np.float32)
+    return np.bincount(classes, np.sqrt(spectrum[band]), 12).astype(np.float32)
 
 
 def _magnitudes(samples: FloatArray, size: int, hop: int) -> FloatArray:

@@ -18,7 +18,11 @@ PERIOD_BARS: Final = 8
 # Which bar of rhythm each bar of the period has: a, b, c are cells; z is a cadence.
 _PLANS: Final = ("abacabaz", "aabcaabz", "abcbabcz", "abababaz", "aaabaaaz", "abacbcbz")
 _SHAPES: Final = ("arch", "valley", "fall", "rise", "wave")
-_MAX_LEAP: Final = 4
+_STEP: Final = 2
+"""The largest move between most notes, in scale steps."""
+_LEAP: Final = 4
+_LEAP_CHANCE: Final = 0.2
+_MAJOR_SEVENTH: Final = 11
 _REPEAT_CHANCE: Final = 0.22
 _SCALES: Final[dict[tuple[str, bool], tuple[int, ...]]] = {
     ("diatonic", True): (0, 2, 3, 5, 7, 8, 10),
@@ -88,12 +92,19 @@ def resolve_pitch(note: MelodyNote, key: Key, chord: Chord, low: int, scale: str
     if note.is_final and key.tonic in chord.pitch_classes:
         return min((tonic, tonic + 12), key=lambda tone: abs(tone - pitch))
     if note.step % 8 == 0 or note.length >= _LONG:
-        return _nearest(pitch, chord.pitch_classes)
+        return _nearest(pitch, _stable_tones(chord))
     classes = tuple((key.tonic + tone) % 12 for tone in _SCALES[scale, key.minor])
     pitch = _nearest(pitch, classes)
     if (pitch - key.tonic) % 12 == 10 and (key.tonic + 11) % 12 in chord.pitch_classes:
         pitch += 1  # The leading note, over a major dominant in a minor key.
     return pitch
+
+
+def _stable_tones(chord: Chord) -> tuple[int, ...]:
+    """The tones on which a melody can rest. Over a major seventh, the root is a half-step away from a chord tone."""
+    if _MAJOR_SEVENTH in chord.intervals:
+        return chord.pitch_classes[1:]
+    return chord.pitch_classes
 
 
 def _nearest(pitch: int, classes: tuple[int, ...]) -> int:
@@ -132,7 +143,8 @@ def _contour(random: np.random.Generator, count: int, start: int, shape: str) ->
     here = start
     for index in range(count):
         repeats = index > 0 and random.random() < _REPEAT_CHANCE
-        move = 0 if repeats else int(np.clip(round(float(wanted[index]) - here), -_MAX_LEAP, _MAX_LEAP))
+        most = _LEAP if random.random() < _LEAP_CHANCE else _STEP
+        move = 0 if repeats else int(np.clip(round(float(wanted[index]) - here), -most, most))
         here = int(np.clip(here + move, -3, 11))
         line[index] = here
     return line

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -15,6 +16,17 @@ from generation_service.models.sketch.composition.music_theory import Key, build
 from generation_service.models.sketch.composition.prompt_parser import ParsedPrompt
 from generation_service.models.sketch.composition.style import Drum, Part, Style
 
+# Chords with the same function, which the seed exchanges. In minor only for chords that belong less to the relative
+# major, so that the key stays clear.
+_SUBSTITUTES: Final = {
+    "bVI": "iv", "bVII": "v", "bVImaj7": "iv7", "bVII7": "v7", "IV": "ii", "ii": "IV", "IVmaj7": "ii7",
+    "ii7": "IVmaj7", "ii9": "IVmaj7", "IVmaj9": "ii9", "iii": "vi", "iii7": "vi7",
+}  # fmt: skip
+_SUBSTITUTION_CHANCE: Final = 0.3
+_LONGEST_VARIED: Final = 8
+"""Longer loops, such as twelve bars of blues, are known by their chords."""
+_REGISTERS: Final = (-3, -2, 0, 0, 2, 3)
+"""By how many semitones the seed moves the range of the accompaniment, for other inversions."""
 _BORROWED_LEVEL: Final = 0.32
 """The level of drums in music that was not written for drums."""
 
@@ -56,6 +68,11 @@ def build_plan(parsed: ParsedPrompt, random: np.random.Generator) -> Plan:
     key = _choose_key(parsed, style, random)
     loops = _choose_loops(style, key, random)
     parts = assign_instruments(parsed, style, random)
+    register = _REGISTERS[int(random.integers(len(_REGISTERS)))]
+    for role in ("chords", "pad", "figure"):
+        part = parts[role]
+        if part is not None and part.pattern != "power":
+            parts[role] = replace(part, low=part.low + register)
     drums = style.drums if _has_drums(parsed) else ()
     if drums == () and "drums" in parsed.instruments and "drums" not in parsed.excluded:
         borrowed = STYLES[DEFAULT_GENRE].drums
@@ -103,6 +120,16 @@ def _choose_loops(style: Style, key: Key, random: np.random.Generator) -> dict[s
     order = [numerals[int(index)] for index in random.permutation(len(numerals))]
     chosen = [order[0]] * 3 if style.one_loop else [order[number % len(order)] for number in range(3)]
     return {material: build_loop(loop, key, style.chord_bars) for material, loop in zip("ABC", chosen, strict=True)}
+
+
+def _varied(loop: tuple[str, ...], random: np.random.Generator) -> tuple[str, ...]:
+    """The loop with some chords replaced by others of the same function."""
+    drawn = random.random(len(loop))
+    varied = tuple(
+        _SUBSTITUTES.get(entry, entry) if chance < _SUBSTITUTION_CHANCE else entry
+        for entry, chance in zip(loop, drawn, strict=True)
+    )
+    return varied if any(a != b for a, b in pairwise(varied)) else loop
 
 
 def _has_drums(parsed: ParsedPrompt) -> bool:

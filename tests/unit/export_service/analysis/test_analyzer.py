@@ -36,6 +36,8 @@ def test_tempo_or_its_alternative_is_within_two_per_cent(clip_features):
     misses = []
     for clip, features in clip_features:
         found = analyze(features).tempo
+        if found is None and clip.genre == "ambient":  # It has no beat.
+            continue
         candidates = (found.bpm, found.alternative_bpm) if found else ()
         if not any(bpm == pytest.approx(clip.bpm, rel=0.02) for bpm in candidates):
             misses.append((clip.prompt, found))

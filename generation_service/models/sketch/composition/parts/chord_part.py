@@ -21,6 +21,7 @@ HELD: Final = "X..............."
 _STRUM_MS: Final = 11.0
 """From string to string."""
 _ROLL_MS: Final = 22.0
+_POWER_LEVELS: Final = (0.68, 0.34, 0.6)
 _TOP_STRINGS: Final = 3
 """What an upstroke hits."""
 # Arpeggios as indices into the tones of the chord, from its lowest; those above the chord are an octave higher.
@@ -100,12 +101,14 @@ def _strum(bar: Bar, part: Part, hit: Hit, tones: Voicing, feel: np.random.Gener
 
 
 def _power(bar: Bar, part: Part, hit: Hit, span: ChordSpan, feel: np.random.Generator) -> Iterator[Note]:
-    """Root, fifth and octave; muted with the palm, only root and fifth of the chord or of the riff's note."""
+    """Root, fifth and octave, of which the fifth is softer: distortion adds its own. A palm mute is the root alone."""
     pitches = power_chord(span.chord, part.low)
     if hit.articulation == "mute":
-        yield replace(bar.note(part, "chords", replace(hit, length=1), pitches[:2], feel), articulation="mute")
-    else:
-        yield bar.note(part, "chords", hit, pitches, feel)
+        yield bar.note(part, "chords", replace(hit, length=1), pitches[:1], feel)
+        return
+    whole = bar.note(part, "chords", hit, pitches, feel)
+    for pitch, level in zip(pitches, _POWER_LEVELS, strict=True):
+        yield replace(whole, pitches=(pitch,), gain=whole.gain * level)
 
 
 def _arpeggio_note(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -22,15 +21,6 @@ _CRASH_GAIN: Final = 0.2
 _TIGHT: Final = 0.35
 """Kicks are played more exactly than the rest."""
 _TURN_CHANCE: Final = 0.55
-
-
-@dataclass(frozen=True, slots=True)
-class _Scene:
-    """What the drums do in a bar."""
-
-    silent_from: int
-    """The sixteenth from which a fill replaces the groove."""
-    is_building: bool
 
 
 def write_drums(bar: Bar) -> Iterator[Note]:
@@ -57,7 +47,7 @@ def _note(bar: Bar, hit: DrumHit, feel: np.random.Generator) -> Note:
 
 def _hits(bar: Bar) -> Iterator[DrumHit]:
     kind, style = bar.section.kind, bar.plan.style
-    fill_from = _fill_start(bar)
+    fill_from, fill_to = _fill_span(bar)
     is_building = _is_building(bar)
     if style.crash and bar.in_section == 0 and bar.number > 0 and kind in ("verse", "chorus", "solo"):
         level = 1.0 if kind != "verse" else 0.6
@@ -75,7 +65,7 @@ def _hits(bar: Bar) -> Iterator[DrumHit]:
             choice = (choice + 1) % len(drum.rhythms)
         keeps_time = drum.sound.endswith(_CYMBALS) and style.fill not in ("stop", "toms")
         yield from _groove(bar, drum, drum.rhythms[choice], STEPS_PER_BAR if keeps_time else fill_from)
-    yield from write_fill(bar, fill_from)
+    yield from write_fill(bar, fill_from, fill_to)
     if is_building:
         yield from write_build(bar)
     elif is_turn and fill_from == STEPS_PER_BAR and kind in ("verse", "chorus", "solo"):
@@ -115,16 +105,27 @@ def _is_building(bar: Bar) -> bool:
     return bar.section.kind == "break" and upcoming < bar.form.bars and bar.form.section_of(upcoming).kind == "chorus"
 
 
-def _fill_start(bar: Bar) -> int:
-    """The sixteenth from which a fill replaces the groove; 16 if there is no fill."""
+def _fill_span(bar: Bar) -> tuple[int, int]:
+    """The sixteenths in which a fill replaces the groove; (16, 16) if there is no fill."""
     following, style = bar.following, bar.plan.style
-    if following is None or style.fill == "none" or _is_building(bar):
-        return STEPS_PER_BAR
+    if style.fill == "none" or _is_building(bar):
+        return STEPS_PER_BAR, STEPS_PER_BAR
+    if following is None:
+        return _last_fill(bar)
     if following.kind in ("outro", "break") and style.fill != "toms":
-        return STEPS_PER_BAR
-    if bar.section.kind in ("intro", "break") and bar.section.energy < 0.4:
-        return 12
-    return 8 if bar.section.bars >= 4 and bar.random("fill length", bar.number).random() < 0.6 else 12
+        return STEPS_PER_BAR, STEPS_PER_BAR
+    is_long = bar.section.bars >= 4 and bar.section.kind != "intro" and bar.section.kind != "break"
+    start = 8 if is_long and bar.random("fill length", bar.number).random() < 0.6 else 12
+    return start, STEPS_PER_BAR
+
+
+def _last_fill(bar: Bar) -> tuple[int, int]:
+    """A fill that leads to the closing chord, which falls on the next beat 1, or on beat 3 of this bar."""
+    end = bar.form.end_frame
+    if end is None or bar.number != bar.form.bars - 1 or bar.section.kind == "outro" or bar.plan.style.risers:
+        return STEPS_PER_BAR, STEPS_PER_BAR
+    to = round((end / bar.form.bar_frames - bar.number) * STEPS_PER_BAR)
+    return to - 4, to
 
 
 def _pick_up(bar: Bar, random: np.random.Generator) -> Iterator[DrumHit]:

@@ -53,19 +53,19 @@ def find_snare(plan: Plan) -> Drum:
     return Drum("snare", (), 0.5, send=0.15)
 
 
-def write_fill(bar: Bar, start: int) -> Iterator[DrumHit]:
-    """The fill from sixteenth `start` to the end of the bar, louder towards its end."""
-    if start >= STEPS_PER_BAR:
+def write_fill(bar: Bar, start: int, end: int) -> Iterator[DrumHit]:
+    """The fill from sixteenth `start` to sixteenth `end`, louder towards its end."""
+    if start >= end:
         return
     random = bar.random("fill", bar.number)
     if bar.plan.style.fill == "hats":
-        yield from _hat_fill(bar, start, random)
+        yield from _hat_fill(bar, start, end, random)
         return
     snare, kick = find_snare(bar.plan), _find_kick(bar.plan)
     toms = _TIMBALES if bar.plan.style.fill == "timbales" else _TOMS
     patterns = _FILLS[bar.plan.style.fill]
     pattern = patterns[int(random.integers(len(patterns)))]
-    span = STEPS_PER_BAR - start
+    span = end - start
     for index, symbol in enumerate(pattern[-span:]):
         level = 0.62 + 0.38 * index / span
         step = start + index
@@ -94,15 +94,15 @@ def _find_kick(plan: Plan) -> Drum | None:
     return next((drum for drum in plan.drums if drum.sound.endswith("kick")), None)
 
 
-def _hat_fill(bar: Bar, start: int, random: np.random.Generator) -> Iterator[DrumHit]:
+def _hat_fill(bar: Bar, start: int, end: int, random: np.random.Generator) -> Iterator[DrumHit]:
     """A roll of the hi-hat in halves or thirds of a sixteenth, and a snare before the beat."""
     hat = next((drum for drum in bar.plan.drums if drum.sound == "hat"), find_snare(bar.plan))
     parts = int(random.choice((2, 3)))
-    count = (STEPS_PER_BAR - start) * parts
+    count = (end - start) * parts
     for number in range(count):
         if parts == 3 and number % 12 >= 9:
             continue
         yield DrumHit(start + number / parts, hat, 0.35 + 0.45 * number / count)
-    yield DrumHit(15, find_snare(bar.plan), 0.6)
+    yield DrumHit(end - 1, find_snare(bar.plan), 0.6)
     if random.random() < 0.5:
-        yield DrumHit(14, find_snare(bar.plan), 0.4)
+        yield DrumHit(end - 2, find_snare(bar.plan), 0.4)
