@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from export_service.analysis.beat_features import BeatFeatures
+from export_service.analysis.beat_phase import find_phase, shifted
 from export_service.analysis.beat_tracking import TrackedBeats, track_beats
 from export_service.analysis.downbeats import find_metre
 from export_service.analysis.tempo_curve import follow_tempo
@@ -71,8 +72,13 @@ def find_beat_grid(features: BeatFeatures, expected_bpm: float = 0.0) -> BeatGri
     if len(beats) < 2:
         return NO_BEATS
     metre = find_metre(features, beats)
+    phase = find_phase(features, beats, metre.beats_per_bar)
+    if phase.shift:
+        beats = shifted(beats, phase.shift, features.seconds)
+        metre = find_metre(features, beats)
     precision = _precision(tracked, smooth)
     confidence = float(np.clip(2.0 * np.sqrt(curve.confidence * tracked.contrast) * precision, 0.0, 1.0))
+    confidence *= phase.confidence
     return BeatGrid(
         beats=tuple(np.round(beats, 6).tolist()),
         first_downbeat=metre.first_downbeat,

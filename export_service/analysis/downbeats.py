@@ -51,11 +51,11 @@ def find_metre(features: BeatFeatures, beats: FloatArray) -> Metre:
 
 def _accents(features: BeatFeatures, beats: FloatArray) -> FloatArray:
     """Returns how much each beat sounds like the first one of a bar: [beats]."""
-    bass, onsets = (_at_beats(values, features, beats) for values in (features.bass, features.onsets))
+    bass, onsets = (onsets_at(values, features, beats) for values in (features.bass, features.onsets))
     treble = onsets - bass
     # A snare on two and four is bright, and the bass drum is on one and three.
     backbeat = np.concatenate([treble[1:], treble[-1:]]) - treble
-    harmony = _harmonic_change(features, beats)
+    harmony = harmonic_change(features, beats)
     return (
         HARMONY_WEIGHT * _standardized(harmony)
         + BASS_WEIGHT * _standardized(bass)
@@ -64,7 +64,7 @@ def _accents(features: BeatFeatures, beats: FloatArray) -> FloatArray:
     )
 
 
-def _at_beats(values: Samples, features: BeatFeatures, beats: FloatArray) -> FloatArray:
+def onsets_at(values: Samples, features: BeatFeatures, beats: FloatArray) -> FloatArray:
     """Returns the largest onset value within ONSET_REACH_SECONDS of each beat: [beats]."""
     reach = max(1, round(ONSET_REACH_SECONDS * features.rate_hz))
     frames = np.round((beats - features.first_onset_seconds) * features.rate_hz).astype(np.intp)
@@ -88,7 +88,7 @@ def _beat_chroma(features: BeatFeatures, beats: FloatArray) -> FloatArray:
     return np.asarray(chroma / np.maximum(norms, max(FAINT_CHROMA * norms.max(), 1e-9)))
 
 
-def _harmonic_change(features: BeatFeatures, beats: FloatArray) -> FloatArray:
+def harmonic_change(features: BeatFeatures, beats: FloatArray) -> FloatArray:
     """Returns how different the two beats from each beat on sound from the two before it: [beats]."""
     chroma = _beat_chroma(features, beats)
     padded = np.pad(chroma, ((2, 1), (0, 0)), mode="edge")
@@ -107,9 +107,9 @@ def _beats_per_bar(features: BeatFeatures, beats: FloatArray) -> int:
         [
             _standardized(values)
             for values in (
-                _at_beats(features.bass, features, beats),
-                _at_beats(features.onsets, features, beats),
-                _harmonic_change(features, beats),
+                onsets_at(features.bass, features, beats),
+                onsets_at(features.onsets, features, beats),
+                harmonic_change(features, beats),
             )
         ]
     )

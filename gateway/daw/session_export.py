@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -26,6 +25,7 @@ from gateway.daw.midi_parts import require_mido
 from gateway.daw.reaper_project import write_reaper
 from gateway.daw.session_builder import Take, build_session, name_takes
 from gateway.daw.session_model import AudioFile, DawSession
+from gateway.daw.session_progress import ReportProgress, SessionProgress
 from gateway.daw.take_files import fetch_audio, fetch_midi, fetch_stems, replacing
 from gateway.daw.take_layout import Placement, TakeGrid
 from gateway.daw.tempo_quantizing import choose_tempo, plan_stretch, quantize_take, require_stretcher
@@ -92,9 +92,14 @@ class ExportedSession:
 
 
 async def export_session(
-    music: gateway_pb2_grpc.MusicServiceAsyncStub, generation_ids: Sequence[str], folder: Path, options: SessionOptions
+    music: gateway_pb2_grpc.MusicServiceAsyncStub,
+    generation_ids: Sequence[str],
+    folder: Path,
+    options: SessionOptions,
+    report: ReportProgress | None = None,
 ) -> ExportedSession:
     """Writes a session into a folder, which exists. The same generations and options give the same files.
+    `report` is told how far it is.
 
     Raises AlreadyExists if a file of a DAW is there and may not be overwritten, InvalidArgument, FailedPrecondition if
     a generation has no file, DataLoss, OSError, and errors of gRPC.
@@ -109,6 +114,7 @@ async def export_session(
             reason="FILE_EXISTS",
         )
     generations = await _get_generations(music, generation_ids)
+    steps = SessionProgress(report, len(generations) * sum(_weights(options).values()))
     parent = f"interchange/{name}/" if SessionFormat.ARDOUR in options.formats else ""
     folders = f"{parent}audiofiles" if parent else "audio", f"{parent}midifiles" if parent else "midi"
     audio_folder, midi_folder = (folder / one for one in folders)
@@ -116,33 +122,29 @@ async def export_session(
     if parent or options.with_midi:
         midi_folder.mkdir(parents=True, exist_ok=True)
     takes = [
-        await _export_take(music, generation, take_name, options, audio_folder, midi_folder)
+        await _export_take(music, generation, take_name, options, audio_folder, midi_folder, steps)
         for generation, take_name in zip(generations, name_takes(generations), strict=True)
     ]
     if options.quantizes_tempo:
+        steps.begin("stretching to one tempo", _weights(options)["stretch"] * len(takes))
         await asyncio.to_thread(_quantize, takes, audio_folder, options.sample_rate_hz)
     session, placement = build_session(name, takes, options.sample_rate_hz, options.placement, folders)
+    steps.begin("writing the session", _weights(options)["write"] * len(takes))
     await asyncio.to_thread(_write_files, session, paths, folder)
     notices = [f"{take.name}: {text}" for take in takes for text in take.notes]
     return ExportedSession(list(paths.values()), session, placement, notices)
 
 
-async def export_session_archive(
-    music: gateway_pb2_grpc.MusicServiceAsyncStub, generation_ids: Sequence[str], work: Path, options: SessionOptions
-) -> Path:
-    """Exports a session into a new folder in `work`, and returns the path of a ZIP archive of it, also in `work`."""
-    folder = work / "session"
-    folder.mkdir()
-    await export_session(music, generation_ids, folder, options)
-    archive = work / f"{file_name(options.name, '', 'session')}.zip"
-
-    def pack() -> None:
-        with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as target:
-            for path in sorted(one for one in folder.rglob("*") if one.is_file()):
-                target.write(path, f"{archive.stem}/{path.relative_to(folder).as_posix()}")
-
-    await asyncio.to_thread(pack)
-    return archive
+def _weights(options: SessionOptions) -> dict[str, float]:
+    """Returns about how long each step takes for one take, relative to its audio."""
+    return {
+        "audio": 1.0,
+        "bars": 0.5,
+        "stems": 6.0 * options.with_stems,
+        "notes": 0.5 * options.with_midi,
+        "stretch": (2.0 + 6.0 * options.with_stems) * options.quantizes_tempo,
+        "write": 0.5 + 2.0 * options.with_stems,
+    }
 
 
 async def _get_generations(
@@ -172,21 +174,28 @@ async def _export_take(
     options: SessionOptions,
     audio_folder: Path,
     midi_folder: Path,
+    steps: SessionProgress,
 ) -> Take:
+    weights = _weights(options)
+    steps.begin(f"{name}: audio", weights["audio"])
     path = audio_folder / file_name(name, ".wav", "take")
     info = await fetch_audio(music, generation, options.sample_rate_hz, path)
+    steps.begin(f"{name}: bars", weights["bars"])
     grid, notes = await _find_grid(music, generation)
     audio = AudioFile(path.name, info.frames, info.channels)
     sections = [(frame / info.sample_rate_hz, label) for frame, label in info.cues]
     take = Take(generation, name, audio, sections, grid, notes=notes)
     if options.with_stems:
+        steps.begin(f"{name}: stems", weights["stems"])
         take.stems = await fetch_stems(
             music,
             generation.id,
             options.sample_rate_hz,
             lambda stem: audio_folder / file_name(f"{name} - {stem}", ".wav", "stem"),
+            steps.advance,
         )
     if options.with_midi:
+        steps.begin(f"{name}: notes", weights["notes"])
         whole, parts = await fetch_midi(music, generation.id)
         names = [file_name(f"{name} - {part.name.replace(': ', ', ')}", ".mid", "part") for part in parts]
         take.midi = list(zip(names, parts, strict=True))

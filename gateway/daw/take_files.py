@@ -7,10 +7,10 @@ import os
 import secrets
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Self
 
 import google_crc32c
 import numpy as np
@@ -21,6 +21,7 @@ from dgx_music.export.v1.export_pb2 import DownloadRequest, RenderRequest
 from dgx_music.gateway.v1 import gateway_pb2_grpc
 from dgx_music.generation.v1.generation_pb2 import GetMidiRequest, StemsHeader, StreamStemsRequest
 from dgx_music.storage.v1.storage_pb2 import Generation
+from export_service.dsp.arrays import Samples
 from export_service.dsp.resampling import Resampler
 from gateway.daw.midi_parts import MidiPart, split_midi
 from gateway.daw.session_model import AudioFile
@@ -91,63 +92,103 @@ async def fetch_midi(music: gateway_pb2_grpc.MusicServiceAsyncStub, generation_i
 
 
 async def fetch_stems(
-    music: gateway_pb2_grpc.MusicServiceAsyncStub, generation_id: str, rate_hz: int, path_of: Callable[[str], Path]
+    music: gateway_pb2_grpc.MusicServiceAsyncStub,
+    generation_id: str,
+    rate_hz: int,
+    path_of: Callable[[str], Path],
+    advance: Callable[[float], None] = lambda share: None,
 ) -> list[Stem]:
     """Saves the stems as 24-bit WAV files at a sample rate, under the paths that `path_of` gives for their names.
 
-    A stem that exceeds full scale is made quieter, and its gain says by how much.
+    A stem that exceeds full scale is made quieter, and its gain says by how much. `advance` gets the share
+    that is done.
     """
     call = music.StreamStems(StreamStemsRequest(generation_id=generation_id), timeout=STREAM_TIMEOUT_SECONDS)
     with ExitStack() as stack:
         stack.callback(call.cancel)
         header: StemsHeader | None = None
-        spools: list[BinaryIO] = []
+        stems: list[_StemFile] = []
         chunks = -1
         count = 0
         async for response in call:
             match response.WhichOneof("message"):
                 case "header":
                     header = response.header
-                    spools = [stack.enter_context(tempfile.TemporaryFile()) for _ in header.names]
+                    stems = [
+                        stack.enter_context(_StemFile(header, name, rate_hz, path_of(name))) for name in header.names
+                    ]
                 case "chunk":
                     chunk = response.chunk
-                    if google_crc32c.value(chunk.pcm) != chunk.crc32c or not chunk.stem < len(spools):
+                    if google_crc32c.value(chunk.pcm) != chunk.crc32c or not chunk.stem < len(stems):
                         raise DataLoss(
                             f"a chunk of the stems of generation {generation_id} is damaged; try again",
                             reason="INCOMPLETE_STREAM",
                         )
-                    await asyncio.to_thread(spools[chunk.stem].write, chunk.pcm)
+                    # The next chunks arrive while this one is resampled.
+                    await asyncio.to_thread(stems[chunk.stem].add, chunk.pcm)
                     count += 1
+                    if header is not None and header.total_frames and chunk.stem == 0:
+                        advance(min(1.0, chunk.start_frame / header.total_frames))
                 case "end":
                     chunks = response.end.total_chunks
         if header is None or count != chunks:
             raise DataLoss(
                 f"the stems of generation {generation_id} are incomplete; try again", reason="INCOMPLETE_STREAM"
             )
-        return [
-            await asyncio.to_thread(_convert, header, name, spool, rate_hz, path_of(name))
-            for name, spool in zip(header.names, spools, strict=True)
-        ]
+        return [await asyncio.to_thread(stem.finish) for stem in stems]
 
 
-def _convert(header: StemsHeader, name: str, spool: BinaryIO, rate_hz: int, path: Path) -> Stem:
-    """Writes a stem from its float samples."""
-    peak = max((float(np.abs(block).max(initial=0.0)) for block in _blocks(header, spool, rate_hz)), default=0.0)
-    scale = min(1.0, 1.0 / peak) if peak else 1.0
-    with replacing(path) as part:
-        with WavWriter(part, rate_hz, header.channels) as writer:
-            for block in _blocks(header, spool, rate_hz):
-                writer.write(block * np.float32(scale))
-        frames = writer.frames
-    gain_db = header.file_gain_db - 20.0 * float(np.log10(scale))
-    return Stem(name, AudioFile(path.name, frames, header.channels), gain_db)
+class _StemFile:
+    """Writes a stem as it arrives. If it exceeds full scale, which its end shows, it is written again, quieter."""
 
+    def __init__(self, header: StemsHeader, name: str, rate_hz: int, path: Path) -> None:
+        self._header, self._name, self._rate_hz, self._path = header, name, rate_hz, path
+        self._part = path.with_name(f".{secrets.token_hex(8)}.part")
+        self._resampler = self._new_resampler()
+        self._peak = 0.0
 
-def _blocks(
-    header: StemsHeader, spool: BinaryIO, rate_hz: int
-) -> Iterator[np.ndarray[tuple[int, int], np.dtype[np.float32]]]:
-    spool.seek(0)
-    resampler = Resampler(header.sample_rate_hz, header.channels, rate_hz, header.channels)
-    while data := spool.read(FRAMES_PER_BLOCK * header.channels * 4):
-        yield resampler.feed(np.frombuffer(data, dtype="<f4").reshape(-1, header.channels))
-    yield resampler.finish()
+    def __enter__(self) -> Self:
+        # Beside the file, because the system's temporary folder may be small.
+        self._spool = tempfile.TemporaryFile(dir=self._path.parent)
+        self._writer = WavWriter(self._part, self._rate_hz, self._header.channels)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        with suppress(OSError):  # Of the header of an incomplete file, on a full disk; the first error is raised.
+            self._writer.close()
+        self._spool.close()
+        self._part.unlink(missing_ok=True)
+
+    def add(self, pcm: bytes) -> None:
+        """Adds float samples."""
+        self._spool.write(pcm)
+        self._write(self._resampler.feed(self._samples(pcm)))
+
+    def finish(self) -> Stem:
+        """Completes the file and gives it its name."""
+        self._write(self._resampler.finish())
+        self._writer.close()
+        scale = 1.0 / self._peak if self._peak > 1.0 else 1.0
+        if scale < 1.0:
+            self._write_again(np.float32(scale))
+        os.replace(self._part, self._path)
+        gain_db = self._header.file_gain_db - 20.0 * float(np.log10(scale))
+        return Stem(self._name, AudioFile(self._path.name, self._writer.frames, self._header.channels), gain_db)
+
+    def _write(self, samples: Samples) -> None:
+        self._peak = max(self._peak, float(samples.max(initial=0.0)), -float(samples.min(initial=0.0)))
+        self._writer.write(samples)
+
+    def _write_again(self, scale: np.float32) -> None:
+        self._spool.seek(0)
+        resampler = self._new_resampler()
+        with WavWriter(self._part, self._rate_hz, self._header.channels) as writer:
+            while data := self._spool.read(FRAMES_PER_BLOCK * self._header.channels * 4):
+                writer.write(resampler.feed(self._samples(data)) * scale)
+            writer.write(resampler.finish() * scale)
+
+    def _samples(self, pcm: bytes) -> Samples:
+        return np.frombuffer(pcm, dtype="<f4").reshape(-1, self._header.channels)
+
+    def _new_resampler(self) -> Resampler:
+        return Resampler(self._header.sample_rate_hz, self._header.channels, self._rate_hz, self._header.channels)

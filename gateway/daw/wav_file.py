@@ -130,9 +130,14 @@ class WavWriter:
 
     def write(self, samples: npt.NDArray[np.float32]) -> None:
         """Adds frames: [frames, channels]."""
-        scaled = np.rint(np.asarray(samples, dtype=np.float64) * FULL_SCALE)
-        values = np.clip(scaled, -FULL_SCALE, FULL_SCALE - 1).astype("<i4")
-        self._file.write(np.ascontiguousarray(values).view(np.uint8).reshape(-1, 4)[:, :BYTES_PER_SAMPLE].tobytes())
+        # Full scale is a power of two, so 32-bit floats are exact. Copying byte by byte is much faster than by frames.
+        scaled = np.rint(np.asarray(samples, dtype=np.float32) * np.float32(FULL_SCALE))
+        np.clip(scaled, -FULL_SCALE, FULL_SCALE - 1, out=scaled)
+        wide = np.ascontiguousarray(scaled.astype("<i4")).view(np.uint8).reshape(-1, 4)
+        packed = np.empty((len(wide), BYTES_PER_SAMPLE), dtype=np.uint8)
+        for byte in range(BYTES_PER_SAMPLE):
+            packed[:, byte] = wide[:, byte]
+        self._file.write(packed.data)
         self.frames += len(samples)
 
     def close(self) -> None:

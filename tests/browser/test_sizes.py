@@ -30,6 +30,6 @@ async def test_nothing_is_cut_off(open_studio: OpenPage, studio: StudioProcesses
         f"/#/take/{generation_id}", viewport={"width": width, "height": height}, has_touch=is_phone, is_mobile=is_phone
     )
     page = watched.page
-    await page.locator("#now").get_by_text("ambient in D major").first.wait_for()
+    await page.locator("#now .now-prompt").get_by_text("ambient in D major").wait_for()
     assert not await watched.scrolls_sideways()
     assert await page.evaluate(CUT_OFF) == []

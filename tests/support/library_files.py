@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 
 import numpy as np
+import numpy.typing as npt
 import soundfile
 
 from dgx_music.audio.v1.audio_pb2 import OutputOptions
@@ -61,12 +62,12 @@ async def completed(
     return (await services.storage.CompleteGeneration(completion, timeout=SECONDS)).generation
 
 
-async def clip(services: EmbeddedServices) -> str:
-    """Imports a second of silence; returns the id of the clip."""
+async def clip(services: EmbeddedServices, samples: npt.NDArray[np.float32] | None = None) -> str:
+    """Imports samples at RATE, or a second of silence; returns the id of the clip."""
     file = io.BytesIO()
-    soundfile.write(file, np.zeros((RATE, 1)), RATE, format="WAV")
+    soundfile.write(file, np.zeros((RATE, 1)) if samples is None else samples, RATE, format="WAV")
     call = services.music.ImportClip(timeout=SECONDS)
-    await call.write(export.ImportClipRequest(data=file.getvalue()[:65_536]))
-    await call.write(export.ImportClipRequest(data=file.getvalue()[65_536:] or b"\0"))
+    for start in range(0, len(file.getvalue()), 65_536):
+        await call.write(export.ImportClipRequest(data=file.getvalue()[start : start + 65_536]))
     await call.done_writing()
     return (await call).clip_id

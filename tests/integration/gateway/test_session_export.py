@@ -14,7 +14,7 @@ import soundfile
 
 from dgx_music.audio.v1.audio_pb2 import FILE_FORMAT_FLAC_24, OutputOptions
 from export_service.pipeline.beat_grid_reading import read_beat_grid
-from gateway.daw.session_export import SessionFormat, SessionOptions, export_session, export_session_archive
+from gateway.daw.session_export import SessionFormat, SessionOptions, export_session
 from tests.support import ardour
 from tests.support.command_line import InProcessShell
 from tests.support.embedded_services import EmbeddedServices
@@ -33,16 +33,17 @@ def files_of(folder: Path) -> set[str]:
 
 
 def test_two_takes_of_one_tempo_are_layers(shell: InProcessShell, tmp_path: Path) -> None:
-    takes = [generate(shell, "house at 124 BPM in A minor", seconds) for seconds in (3.0, 2.0)]
+    takes = [generate(shell, "house at 124 BPM in A minor", seconds) for seconds in (2.0, 1.0)]
     folder = tmp_path / "new" / "song"
     printed = shell.run("session", "export", *takes, "--to", str(folder))
     assert printed.stdout.splitlines() == [str(folder / f"song.{end}") for end in ("ardour", "dawproject", "rpp")]
     assert "2 takes, beginning together" in printed.stderr
+    assert "  0%  house at 124 BPM in A minor 5: audio" in printed.stderr
 
     audio = "interchange/song/audiofiles"
     names = ["house at 124 BPM in A minor 5.wav", "house at 124 BPM in A minor 5 (2).wav"]
     assert files_of(folder) == {"song.ardour", "song.dawproject", "song.rpp", *(f"{audio}/{name}" for name in names)}
-    for name, seconds in zip(names, (3, 2), strict=True):
+    for name, seconds in zip(names, (2, 1), strict=True):
         info = soundfile.info(folder / audio / name)
         assert (info.samplerate, info.channels, info.subtype, info.frames) == (48_000, 2, "PCM_24", seconds * 48_000)
 
@@ -57,6 +58,11 @@ def test_two_takes_of_one_tempo_are_layers(shell: InProcessShell, tmp_path: Path
     assert markers
     assert [mute.get("value") for mute in inside.iter("Mute")] == ["false", "true"]
 
+
+@pytest.mark.slow
+def test_session_that_is_there_is_replaced_only_by_force(shell: InProcessShell, tmp_path: Path) -> None:
+    takes, folder = [generate(shell, "house at 124 BPM in A minor", 2.0)], tmp_path / "song"
+    shell.run("session", "export", *takes, "--to", str(folder))
     before = {name: (folder / name).read_bytes() for name in files_of(folder)}
     refused = shell.error("session", "export", *takes, "--to", str(folder), status=1)
     assert "song.ardour already exists" in refused
@@ -107,16 +113,6 @@ async def test_heard_beats_of_files_that_no_synthesiser_composed(
     assert exported.session.tempo_map.tempi[0].bpm == 120.0
 
 
-async def test_archive_has_the_whole_folder(library_services: EmbeddedServices, tmp_path: Path) -> None:
-    made = await completed(library_services, 1.0)
-    work = tmp_path / "work"
-    work.mkdir()
-    archive = await export_session_archive(library_services.music, [made.id], work, SessionOptions("My song"))
-    with zipfile.ZipFile(archive) as packed:
-        assert packed.testzip() is None
-        assert set(packed.namelist()) == {f"My song/{name}" for name in files_of(work / "session")}
-
-
 @pytest.mark.slow
 def test_takes_are_quantized_to_the_tempo_of_the_first(shell: InProcessShell, tmp_path: Path) -> None:
     takes = [generate(shell, f"techno at {bpm} BPM in A minor", 12.0) for bpm in (124, 130, 140)]
@@ -156,6 +152,7 @@ def test_error_says_what_is_wrong(
     shell: InProcessShell, tmp_path: Path, arguments: tuple[str, ...], status: int, words: str
 ) -> None:
     assert words in shell.error("session", "export", *arguments, "--to", str(tmp_path / "song"), status=status)
+    assert not (tmp_path / "song").exists()
 
 
 @pytest.mark.slow

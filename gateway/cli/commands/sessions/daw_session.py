@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from gateway.cli.commands.files_export import create_folder
+from gateway.cli.commands.sessions.export_progress import show_progress
 from gateway.cli.display.console import Console
 from gateway.cli.session.command_errors import CommandError
 from gateway.cli.session.runner import Session
@@ -45,11 +47,11 @@ async def export(
     session: Session, console: Console, generation_ids: Sequence[str], folder: Path, options: SessionOptions
 ) -> int:
     """Exports the session and prints the path of the file for each DAW. Returns 0."""
-    target = create_folder(folder)
     try:
-        exported = await export_session(session.music, generation_ids, target, options)
+        with _created(folder) as target, show_progress(console) as report:
+            exported = await export_session(session.music, generation_ids, target, options, report)
     except OSError as error:
-        raise CommandError(f"failed to write to {target}: {error.strerror or error}") from error
+        raise CommandError(f"failed to write to {folder}: {error.strerror or error}") from error
     for notice in exported.notices:
         console.print_notice(notice)
     written = exported.session
@@ -75,3 +77,17 @@ async def export(
         f"{written.tempo_map.tempi[0].bpm:.4g} BPM"
     )
     return 0
+
+
+@contextmanager
+def _created(folder: Path) -> Iterator[Path]:
+    """Yields the folder, created if it is missing. After an error, a new one that is still empty is removed."""
+    is_new = not folder.exists()
+    target = create_folder(folder)
+    try:
+        yield target
+    except BaseException:
+        if is_new:
+            with suppress(OSError):  # It is not empty.
+                target.rmdir()
+        raise

@@ -21,16 +21,19 @@ function regionElement() {
 
 /**
  * Shows a message. With an action, a button runs it; while it is shown, so does `runLastAction`. Returns a function that
- * takes the message away. It stays for as long as the pointer or the focus is on it.
+ * takes the message away. It stays for as long as the pointer or the focus is on it. With `isBusy`, it shows that work is
+ * going on, and for how long.
  */
-export function toast(text, { action = null, kind = "", milliseconds = 0 } = {}) {
+export function toast(text, { action = null, kind = "", milliseconds = 0, isBusy = false } = {}) {
   const shownFor = milliseconds || (action ? SHOWN_WITH_ACTION_MS : SHOWN_MS);
   const message = el("div", { class: `toast ${kind}` }, el("span", { class: "written", dir: "auto" }, text));
+  const stopClock = isBusy ? addClock(message) : () => {};
   const handle = action ? { run: () => finish(action.run) } : null;
   let timer = 0;
 
   function finish(work) {
     clearTimeout(timer);
+    stopClock();
     message.remove();
     if (undo === handle) undo = null;
     work?.();
@@ -52,6 +55,17 @@ export function toast(text, { action = null, kind = "", milliseconds = 0 } = {})
   while (region.childElementCount > MOST) region.firstElementChild.remove();
   wait();
   return () => finish();
+}
+
+/** Adds a turning circle and the seconds that pass, which are not read aloud. Returns a function that stops it. */
+function addClock(message) {
+  const seconds = el("span", {}, "0 s");
+  message.prepend(el("span", { class: "busy", "aria-hidden": "true" }, el("span", { class: "turning" }), seconds));
+  const start = performance.now();
+  const tick = setInterval(() => {
+    seconds.textContent = `${Math.round((performance.now() - start) / 1000)} s`;
+  }, 1000);
+  return () => clearInterval(tick);
 }
 
 /** Runs the action of the newest message that offers one; returns whether there was one. */

@@ -51,6 +51,7 @@ def check_clips(chosen, cuts):
     return results
 
 
+@pytest.mark.slow
 def test_beats_and_bars_of_music_are_within_20_ms():
     clip = next(clip for clip in clips(draw=11) if (clip.genre, clip.bpm) == ("house", 114.0))
     ((_, beats, bars, grid),) = check_clips([clip], [0.71])
@@ -76,8 +77,8 @@ def test_beats_of_music_at_any_tempo():
 
 @pytest.mark.slow
 def test_beats_of_music_in_all_genres():
-    """Where the offbeat is stronger than the beat, as in reggae, bossa nova, funk and swing, beats can be half a beat
-    late: about one piece in ten. Then it is not sure which beat begins a bar.
+    """Where the offbeat is as strong as the beat, as in reggae, bossa nova, funk and swing, beats may be on it; then
+    they are not sure, so that no take is stretched by them.
     """
     random = np.random.default_rng(5)
     chosen = []
@@ -91,13 +92,18 @@ def test_beats_of_music_in_all_genres():
     results = check_clips(chosen, random.random(len(chosen)) * 3.0)
     found = [result for result in results if result[3].beats]
     assert {prompt for prompt, *_ in results} - {prompt for prompt, *_ in found} <= {"ambient"}
-    assert np.mean([beats >= 0.95 for _, beats, _, _ in found]) >= 0.85
+    assert np.mean([beats >= 0.95 for _, beats, _, _ in found]) >= 0.95
+    sure_beats = [beats >= 0.95 for _, beats, _, grid in found if grid.beat_confidence >= 0.5]
+    assert len(sure_beats) >= 0.8 * len(found)
+    assert np.mean(sure_beats) >= 0.98
     sure = [bars >= 0.95 for _, _, bars, grid in found if grid.downbeat_confidence >= 0.5]
     assert len(sure) >= 0.4 * len(found)
     assert np.mean(sure) >= 0.95
 
 
-@pytest.mark.parametrize("bpm", [50.0, 83.3, 120.0, 174.0])
+@pytest.mark.parametrize(
+    "bpm", [pytest.param(50.0, marks=pytest.mark.slow), pytest.param(83.3, marks=pytest.mark.slow), 120.0, 174.0]
+)
 def test_steady_clicks(bpm):
     times = np.arange(0.37, 30.0, 60.0 / bpm)
     grid = find_beats(click_track(times, 30.0, CLICK_RATE_HZ, first_downbeat=2), CLICK_RATE_HZ, bpm)
@@ -121,8 +127,10 @@ def test_waltz_has_three_beats_in_a_bar():
 
 @pytest.mark.parametrize(
     "tempo",
-    [lambda time: 100.0 + time / 3.0, lambda time: 120.0 * (1.0 + 0.04 * np.sin(time / 6.0))],
-    ids=["accelerating", "rubato"],
+    [
+        pytest.param(lambda time: 100.0 + time / 3.0, id="accelerating"),
+        pytest.param(lambda time: 120.0 * (1.0 + 0.04 * np.sin(time / 6.0)), id="rubato", marks=pytest.mark.slow),
+    ],
 )
 def test_tempo_that_changes_is_followed(tempo):
     times = drifting_beats(tempo, 0.5, 60.0)
@@ -135,6 +143,7 @@ def test_tempo_that_changes_is_followed(tempo):
         assert found == pytest.approx(tempo(time), rel=0.04)
 
 
+@pytest.mark.slow
 def test_tempo_changes_put_every_beat_where_it_is():
     times = drifting_beats(lambda time: 100.0 + time / 3.0, 0.5, 60.0)
     grid = find_beats(click_track(times, 60.0, CLICK_RATE_HZ), CLICK_RATE_HZ)
@@ -147,6 +156,7 @@ def test_tempo_changes_put_every_beat_where_it_is():
         assert position == pytest.approx(following, abs=0.02)
 
 
+@pytest.mark.slow
 def test_imprecise_playing_gives_a_steady_grid():
     exact = np.arange(0.5, 60.0, 0.5)
     played = exact + 0.008 * np.random.default_rng(1).standard_normal(len(exact))
@@ -171,6 +181,7 @@ def test_sounds_without_a_beat_have_none(kind):
     assert find_beats(samples.astype(np.float32)[:, None], CLICK_RATE_HZ) == NO_BEATS
 
 
+@pytest.mark.slow
 def test_result_does_not_depend_on_the_sample_rate():
     times = np.arange(0.37, 20.0, 0.5)
     for rate_hz in (8_000, 44_100, 192_000):

@@ -41,7 +41,7 @@ function extensionOf(generation) {
  * such as an encoder that is not installed.
  */
 export async function save(path, { name, what }) {
-  const dismiss = toast(`Preparing ${what}…`, { milliseconds: 600000 });
+  const dismiss = toast(`Preparing ${what}…`, { milliseconds: 3600000, isBusy: true });
   try {
     const response = await request(path);
     const url = URL.createObjectURL(await response.blob());
