@@ -14,6 +14,7 @@ WITHOUT = {
     "completion install": "sets up a shell for a person",
     "completion show": "prints a script for a shell",
     "http": "runs until it is stopped, as serve does",
+    "studio": "runs until it is stopped, as serve does",
     "play": "has no result but sound",
     "mcp": "speaks JSON-RPC on standard input and output",
 }

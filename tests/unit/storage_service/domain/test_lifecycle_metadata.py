@@ -27,7 +27,11 @@ def test_update_metadata_changes_only_metadata_in_every_state(
         updated = lifecycle.update_metadata(session, row.id.upper(), {"bpm": 81, "key": None, "deep": {"b": None}})
         assert updated.metadata_ == {"bpm": 81, "deep": {"a": 1}}
     with database.read() as session:
-        assert lifecycle.get(session, row.id).to_dict() == {**before, "metadata": {"bpm": 81, "deep": {"a": 1}}}
+        assert lifecycle.get(session, row.id).to_dict() == {
+            **before,
+            "metadata": {"bpm": 81, "deep": {"a": 1}},
+            "bpm": 81.0,
+        }
 
 
 def test_update_metadata_rejects_invalid_patch(database: Database, row_in: Row) -> None:

@@ -72,7 +72,7 @@ def test_update_file_changes_only_size_and_hash_of_completed(
         else:
             for _ in range(2):  # It may be repeated.
                 updated = lifecycle.update_file(session, row.id.upper(), 2**40, SHA256)
-            before |= {"file_size_bytes": 2**40, "metadata": {"bpm": 80, "file_sha256": SHA256}}
+            before |= {"file_size_bytes": 2**40, "metadata": {"bpm": 80, "file_sha256": SHA256}, "bpm": 80.0}
             assert updated.to_dict() == before
             assert compute_statistics(session).overall.completed_file_bytes == 2**40
         assert find_count_mismatches(session) == []
