@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import grpc.aio
@@ -10,7 +13,7 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from dgx_music.client.async_client import AsyncClient
-from dgx_music.errors import InvalidArgument
+from dgx_music.errors import InvalidArgument, ResourceExhausted, Unavailable
 from gateway.daw.session_export import MAX_TAKES, SessionFormat, SessionOptions, export_session
 from gateway.studio.archives.archive_response import send_archive
 from gateway.studio.finished_file import find_generation, title_of
@@ -41,15 +44,40 @@ class SessionArchive:
                 with_stems="stems" in request.query_params,
                 with_midi="midi" in request.query_params,
             )
-            with tempfile.TemporaryDirectory(prefix="dgx-music-session-") as folder:
-                try:
-                    await export_session(client.music, ids, Path(folder), options)
-                except grpc.aio.AioRpcError as error:
-                    raise translate(error) from error
-                await send_archive(Path(folder), title, {}, send)
+            with _temporary_folder() as folder:
+                with _disk_errors(folder):
+                    try:
+                        await export_session(client.music, ids, folder, options)
+                    except grpc.aio.AioRpcError as error:
+                        raise translate(error) from error
+                await send_archive(folder, title, {}, send)
 
         async with self._clients.client_for(request) as client:
             await run_while_connected(answer(client), receive)
+
+
+@contextmanager
+def _temporary_folder() -> Iterator[Path]:
+    parent = tempfile.gettempdir()
+    with ExitStack() as stack:
+        with _disk_errors(Path(parent)):
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="dgx-music-session-", dir=parent))
+        yield Path(folder)
+
+
+@contextmanager
+def _disk_errors(folder: Path) -> Iterator[None]:
+    """Says what to do if the session can't be written."""
+    try:
+        yield
+    except OSError as error:
+        cause = f"the Studio can't write the session below {folder}: {error.strerror or error}"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise ResourceExhausted(
+                f"{cause}; leave out the stems, or start the Studio with TMPDIR at a larger folder",
+                reason="DISK_FULL",
+            ) from error
+        raise Unavailable(f"{cause}; start it with TMPDIR at another folder", reason="DISK_FAILED") from error
 
 
 def _parse_format(name: str) -> SessionFormat:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import tempfile
 import zipfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -207,7 +208,9 @@ async def test_file_is_sent_whole_in_parts_and_in_other_formats(page: Studio, al
     assert live.shape == (32_000, 2)
 
 
-async def test_session_is_that_of_the_command_line(page: Studio) -> None:
+async def test_session_is_that_of_the_command_line(
+    page: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ids = [await page.generate(PROMPT, 0.5), await page.generate("techno at 130 BPM", 0.5)]
     query = {"id": ids, "format": ["reaper", "dawproject"], "midi": "1"}
     session = await page.http.get("/api/session", params=query)
@@ -223,6 +226,10 @@ async def test_session_is_that_of_the_command_line(page: Studio) -> None:
         refused = await error_of(await page.http.get("/api/session", params=wrong))
         assert (refused[0], refused[3]) in ((400, field), (400, "id"))
     assert (await page.http.get("/api/session", params={"id": UNKNOWN})).status_code == 404
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    unwritable = await page.http.get("/api/session", params=query)
+    assert unwritable.status_code == 503
+    assert "TMPDIR" in unwritable.json()["error"]["message"]
 
 
 async def test_uploaded_clip_is_what_was_sent(page: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
