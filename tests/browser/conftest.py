@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser
+from playwright.async_api import Browser, expect
 
 from tests.support.chromium import chromium
 from tests.support.studio_processes import StudioProcesses, studio_processes
@@ -16,6 +16,8 @@ from tests.support.watched_page import OpenPage, WatchedPage, open_page
 
 TIMEOUT_MILLISECONDS = 30_000
 """Of a step in a page: a busy machine should not fail a test."""
+
+expect.set_options(timeout=TIMEOUT_MILLISECONDS)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -76,6 +76,7 @@ async def test_token_that_may_only_read_is_told_so(watched: WatchedPage, tokens:
     page = watched.page
     await page.get_by_label("Token", exact=False).first.fill(tokens["read"])
     await page.get_by_label("Token", exact=False).first.press("Enter")
+    await expect(page.locator("#compose").get_by_label("Model")).to_contain_text("sketch")  # The page has begun anew.
     await page.get_by_role("textbox", name="Prompt").first.fill("house")
     await page.locator("#compose").get_by_role("button", name="Generate").click()
     await expect(page.get_by_role("alert").filter(has_text="scope").first).to_be_visible()

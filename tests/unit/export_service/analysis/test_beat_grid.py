@@ -102,7 +102,13 @@ def test_beats_of_music_in_all_genres():
 
 
 @pytest.mark.parametrize(
-    "bpm", [pytest.param(50.0, marks=pytest.mark.slow), pytest.param(83.3, marks=pytest.mark.slow), 120.0, 174.0]
+    "bpm",
+    [
+        pytest.param(50.0, marks=pytest.mark.slow),
+        pytest.param(83.3, marks=pytest.mark.slow),
+        120.0,
+        pytest.param(174.0, marks=pytest.mark.slow),
+    ],
 )
 def test_steady_clicks(bpm):
     times = np.arange(0.37, 30.0, 60.0 / bpm)
@@ -165,7 +171,16 @@ def test_imprecise_playing_gives_a_steady_grid():
     assert len(grid.tempo) == 1
 
 
-@pytest.mark.parametrize("kind", ["silence", "noise", "rumble", "tone", "random clicks", "short"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "silence",
+        "tone",
+        "random clicks",
+        "short",
+        *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("noise", "rumble")),
+    ],
+)
 def test_sounds_without_a_beat_have_none(kind):
     random = np.random.default_rng(5)
     frames = 30 * CLICK_RATE_HZ
