@@ -13,6 +13,8 @@ import pytest
 from gateway.cli.session.command_errors import TRY_AGAIN
 from tests.support.command_line import SECONDS, InProcessShell, Shell, read_until
 
+pytestmark = pytest.mark.slow
+
 
 def fill(disk: Path, *, free_bytes: int = 0) -> Path:
     """Fills the disk with a file; returns its path."""
@@ -22,7 +24,6 @@ def fill(disk: Path, *, free_bytes: int = 0) -> Path:
     return path
 
 
-@pytest.mark.slow
 def test_disk_that_is_full_just_after_creation_ends_the_command(small_disk: Path) -> None:
     shell = Shell(small_disk / "data")
     with shell.running("generate", "house", "-d", "3600") as command:
@@ -41,7 +42,6 @@ def test_disk_that_is_full_just_after_creation_ends_the_command(small_disk: Path
     shell.run("cancel", generation_id)
 
 
-@pytest.mark.slow
 def test_generation_that_no_worker_could_claim_is_done_when_there_is_room(small_disk: Path) -> None:
     """The disk takes the new row, and nothing more."""
     shell = Shell(small_disk / "data")
@@ -59,7 +59,6 @@ def test_generation_that_no_worker_could_claim_is_done_when_there_is_room(small_
     assert "completed" in shell.run("watch", match[1]).stderr
 
 
-@pytest.mark.slow
 def test_full_disk_is_reported_before_anything_is_created(
     small_disk: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

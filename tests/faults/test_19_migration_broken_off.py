@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 
+import pytest
 from sqlalchemy import text
 
 from storage_service.db import schema
@@ -17,6 +18,8 @@ from storage_service.db.database import Database
 from storage_service.maintenance.integrity import find_violations
 from tests.support.old_rows import insert_old_rows, rows_of
 from tests.support.storage_servers import storage_server
+
+pytestmark = pytest.mark.slow
 
 PROGRAM = "import sys\nfrom storage_service.db import schema\nschema.upgrade(sys.argv[1])\n"
 

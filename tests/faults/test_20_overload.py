@@ -8,6 +8,8 @@ import statistics
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from dgx_music.audio.v1.audio_pb2 import AUDIO_LEVEL_LIVE
 from dgx_music.channel import connect
 from dgx_music.export.v1.export_pb2 import StreamAudioRequest
@@ -21,6 +23,8 @@ from tests.support.load_clients import (
     watched_health,
 )
 from tests.support.server_processes import serving
+
+pytestmark = pytest.mark.slow
 
 CREATORS, LISTENERS, SECONDS = 60, 30, 2.0
 

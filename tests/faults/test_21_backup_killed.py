@@ -31,6 +31,8 @@ import sys
 from pathlib import Path
 from storage_service.maintenance import backup
 from storage_service.db.database import Database
+
+pytestmark = pytest.mark.slow
 backup.STEP_PAGES = 2
 getattr(backup, sys.argv[1])(Database(sys.argv[2]), Path(sys.argv[3]))
 """

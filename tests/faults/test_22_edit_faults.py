@@ -26,6 +26,8 @@ from tests.support.processes import process
 from tests.support.service_stack import ServiceStack, is_pending_after
 from tests.support.tone_model import Gate
 
+pytestmark = pytest.mark.slow
+
 RATE = 8000
 SECONDS = 60.0
 START, END = 50.0, 52.0

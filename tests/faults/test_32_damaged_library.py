@@ -24,6 +24,8 @@ from tests.support.export_client import (
 )
 from tests.support.failpoints import armed
 
+pytestmark = pytest.mark.slow
+
 
 def no_longer_audio(path: Path) -> None:
     path.write_bytes(b"RIFF and nothing else")

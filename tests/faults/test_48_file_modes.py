@@ -16,6 +16,8 @@ from dgx_music.storage.v1 import storage_pb2 as storage
 from service_runtime.file_modes import limit_umask
 from tests.support.command_line import InProcessShell, Shell
 
+pytestmark = pytest.mark.slow
+
 PRIVATE = re.compile(r"(run|spool|backups|[a-z]+/\.landing)(/.*)?|dgx_music\.db.*")
 """What only the owner may use, in any case. The rest of a data directory is the library."""
 
@@ -87,7 +89,6 @@ def test_data_directory_of_embedded_services_is_private(shell: InProcessShell, m
     assert wrong_modes(shell.data_dir, group_readable=False) == {}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("mask", [0o000, 0o077])
 def test_no_command_opens_what_it_writes(shell: InProcessShell, tmp_path: Path, mask: int) -> None:
     home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"

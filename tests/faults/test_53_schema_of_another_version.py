@@ -12,6 +12,8 @@ from storage_service.config import StorageSettings
 from storage_service.db.database import Database
 from tests.support.command_line import InProcessShell
 
+pytestmark = pytest.mark.slow
+
 NEWER = "9999"
 SENTENCE = f"the database's schema is at revision {NEWER}, newer than this version supports"
 ADVICE = "; install the version of DGX Music that created it, or a later one"

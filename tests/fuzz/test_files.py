@@ -10,7 +10,8 @@ from tests.fuzz.files import fuzz_files
 from tests.fuzz.mutations import mutate
 
 
-@pytest.mark.parametrize(("count", "seed"), [(10, 1), pytest.param(50, 2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("count", "seed"), [(10, 1), (50, 2)])
 async def test_damaged_files_are_refused_or_read(tmp_path: Path, count: int, seed: int) -> None:
     report = await fuzz_files(count, seed, tmp_path)
     assert {outcome.partition(" ")[0] for outcome in report.outcomes} >= {"upload", "waveform", "stream", "edit"}

@@ -1,5 +1,4 @@
-"""Random requests to all methods of all services, to the HTTP endpoints, the Studio and the MCP server: a few in each
-run of the tests, and a thousand among the slow ones."""
+"""Random requests to all methods of all services, to the HTTP endpoints, the Studio and the MCP server."""
 
 from __future__ import annotations
 
@@ -16,6 +15,7 @@ from tests.support.service_processes import service_processes
 SEED = 1
 
 
+@pytest.mark.slow
 async def test_a_few_requests_to_every_method(tmp_path: Path) -> None:
     tally, problems = await fuzz(tmp_path / "data", 170, SEED)
     assert not problems, "\n".join(problems)

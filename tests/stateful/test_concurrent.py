@@ -24,6 +24,8 @@ from tests.support.clocked_database import START, ClockedPostgres, clocked_postg
 from tests.support.lifecycle_calls import compare, make
 from tests.support.lifecycle_model import Answer, Call, Model, ModelMismatch, Request
 
+pytestmark = pytest.mark.slow
+
 WORKERS = 3
 ROUNDS = 8
 """Repetitions of each race. In most of them, the calls overlap."""

@@ -31,6 +31,8 @@ from tests.support.clocked_database import START, ClockedPostgres, clocked_postg
 from tests.support.lifecycle_calls import make
 from tests.support.lifecycle_model import REJECTIONS, Answer, Call, Request
 
+pytestmark = pytest.mark.slow
+
 WORKERS = 6
 JOBS = 48
 ROWS = "SELECT id, status, attempt, max_attempts, file_path, error_message FROM generations"
