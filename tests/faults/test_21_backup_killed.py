@@ -21,6 +21,8 @@ from storage_service.domain.creation import NewGeneration
 from storage_service.maintenance import backup
 from storage_service.maintenance.integrity import find_violations
 
+pytestmark = pytest.mark.slow
+
 FILLER_BYTES = 4 << 20
 """More than SQLite keeps in memory, so that it writes to the file before it commits."""
 KILLED_STEP = 200
@@ -31,8 +33,6 @@ import sys
 from pathlib import Path
 from storage_service.maintenance import backup
 from storage_service.db.database import Database
-
-pytestmark = pytest.mark.slow
 backup.STEP_PAGES = 2
 getattr(backup, sys.argv[1])(Database(sys.argv[2]), Path(sys.argv[3]))
 """
