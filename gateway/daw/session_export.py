@@ -26,10 +26,11 @@ from gateway.daw.reaper_project import write_reaper
 from gateway.daw.session_builder import Take, build_session, name_takes
 from gateway.daw.session_model import AudioFile, DawSession
 from gateway.daw.session_progress import ReportProgress, SessionProgress
-from gateway.daw.take_files import fetch_audio, fetch_midi, fetch_stems, replacing
+from gateway.daw.take_files import fetch_audio, fetch_midi, fetch_stems
 from gateway.daw.take_layout import Placement, TakeGrid
 from gateway.daw.tempo_quantizing import choose_tempo, plan_stretch, quantize_take, require_stretcher
 from gateway.file_names import file_name
+from gateway.file_replacement import replacing
 from gateway.timeouts import CALL_TIMEOUT_SECONDS, RENDER_TIMEOUT_SECONDS
 from service_runtime.validation import check_uuid
 

@@ -6,8 +6,8 @@ import asyncio
 import os
 import secrets
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -26,6 +26,7 @@ from export_service.dsp.resampling import Resampler
 from gateway.daw.midi_parts import MidiPart, split_midi
 from gateway.daw.session_model import AudioFile
 from gateway.daw.wav_file import WavInfo, WavWriter, read_wav
+from gateway.file_replacement import replacing
 from gateway.timeouts import RENDER_TIMEOUT_SECONDS, STREAM_TIMEOUT_SECONDS
 
 FRAMES_PER_BLOCK = 1 << 16
@@ -39,17 +40,6 @@ class Stem:
     audio: AudioFile
     gain_db: float
     """What brings the sum of the stems to the level of the finished file."""
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yields the path of a new file in the same folder, which replaces the one at `path` when the block succeeds."""
-    part = path.with_name(f".{secrets.token_hex(8)}.part")
-    try:
-        yield part
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 async def fetch_audio(

@@ -18,10 +18,10 @@ from dgx_music.errors import FailedPrecondition
 from export_service.pipeline.beat_grid_reading import read_beat_grid
 from gateway.daw.session_builder import Take
 from gateway.daw.session_model import AudioFile
-from gateway.daw.take_files import replacing
 from gateway.daw.take_layout import TakeGrid
 from gateway.daw.tempo_map import TempoMap, TempoPoint
 from gateway.daw.wav_file import WavWriter, read_samples, read_wav
+from gateway.file_replacement import replacing
 from service_runtime.optional_deps import install_extra_command
 
 MAX_STRETCH = 0.08

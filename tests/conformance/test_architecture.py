@@ -201,7 +201,7 @@ LAYERS = {
         ("gateway.daw",),
         ("gateway.web",),
         ("gateway.rpc",),
-        ("gateway.config", "gateway.file_names", "gateway.timeouts", "gateway"),
+        ("gateway.config", "gateway.file_names", "gateway.file_replacement", "gateway.timeouts", "gateway"),
     ),
 }
 """Package → its sub-packages and top modules, from the top to the bottom: each imports only those below it."""

@@ -13,7 +13,6 @@ import json
 import re
 import sys
 from collections import Counter
-from contextlib import AsyncExitStack
 from random import Random
 from urllib.parse import quote
 
@@ -22,6 +21,7 @@ import httpx2
 from tests.fuzz import hostile_values as hostile
 from tests.fuzz.fuzzed_calls import LEAK, MAX_MESSAGE_CHARACTERS
 from tests.fuzz.fuzzing_command import run_command
+from tests.fuzz.web_fuzzing import send_all
 from tests.support.service_processes import ServiceProcesses
 
 PATHS = (
@@ -181,22 +181,9 @@ class HttpFuzzer:
 async def fuzz_http(services: ServiceProcesses, count: int, seed: int) -> tuple[Counter[int], list[str]]:
     """Sends so many requests; returns how many answers had which status, and the problems."""
     process, url = await services.start_http()
-    async with AsyncExitStack() as stack:
-        client = await stack.enter_async_context(httpx2.AsyncClient(base_url=url, timeout=CALL_SECONDS))
+    async with httpx2.AsyncClient(base_url=url, timeout=CALL_SECONDS) as client:
         fuzzer = HttpFuzzer(client, seed)
-        numbers = iter(range(count))
-
-        async def send() -> None:
-            for number in numbers:
-                await fuzzer.send(number)
-
-        await asyncio.gather(*(send() for _ in range(4)))
-        if (await client.get("/health")).status_code != 200:
-            fuzzer.problems.append("not healthy afterwards")
-    log = process.log()
-    fuzzer.problems += [
-        f"log: {line[:3000]}" for line in log.splitlines() if "http_request_failed" in line or "Traceback" in line
-    ]
+        log = await send_all(fuzzer, count, client, process)
     fuzzer.problems += [f"log: {line[:300]}" for line in log.splitlines() if len(line) > 8000]
     return fuzzer.statuses, fuzzer.problems
 

@@ -26,6 +26,7 @@ from tests.fuzz.fuzzing_command import run_command
 from tests.fuzz.http_requests import BUSY, GARBAGE
 from tests.fuzz.known_objects import KnownObjects
 from tests.fuzz.message_generator import MessageGenerator
+from tests.fuzz.web_fuzzing import send_all
 from tests.support.service_processes import ServiceProcesses
 
 METHODS = (*QUICK, *READS_AUDIO)
@@ -159,19 +160,7 @@ async def fuzz_studio(services: ServiceProcesses, count: int, seed: int) -> tupl
     process, url = await services.start_studio()
     async with httpx2.AsyncClient(base_url=url, timeout=CALL_SECONDS) as client:
         fuzzer = StudioFuzzer(client, seed)
-        numbers = iter(range(count))
-
-        async def send() -> None:
-            for number in numbers:
-                await fuzzer.send(number)
-
-        await asyncio.gather(*(send() for _ in range(4)))
-        if (await client.get("/health")).status_code != 200:
-            fuzzer.problems.append("not healthy afterwards")
-    log = process.log()
-    fuzzer.problems += [
-        f"log: {line[:3000]}" for line in log.splitlines() if "http_request_failed" in line or "Traceback" in line
-    ]
+        await send_all(fuzzer, count, client, process)
     return fuzzer.statuses, fuzzer.problems
 
 

@@ -15,9 +15,10 @@ from dgx_music.generation.v1.generation_pb2 import (
 )
 from gateway.cli.display.console import Console
 from gateway.cli.session.command_errors import BAD_INPUT, CommandError
-from gateway.cli.session.files.output_files import replacing, require_writable
+from gateway.cli.session.files.output_files import require_writable
 from gateway.cli.session.runner import Session
 from gateway.cli.session.standard_streams import STANDARD_OUTPUT, write_audio
+from gateway.file_replacement import replacing
 from gateway.timeouts import RENDER_TIMEOUT_SECONDS, STREAM_TIMEOUT_SECONDS
 
 ESTIMATED_NOTICE = "estimated from the audio, because the model does not know its parts"

@@ -20,8 +20,9 @@ from export_service.dsp.measurement import SignalMeter
 from gateway.cli.display.console import truncate
 from gateway.cli.display.spectrogram import ROWS, Samples, Spectrogram
 from gateway.cli.session.command_errors import BAD_INPUT, CommandError
-from gateway.cli.session.files.output_files import replacing, require_writable
+from gateway.cli.session.files.output_files import require_writable
 from gateway.cli.session.runner import Session
+from gateway.file_replacement import replacing
 from gateway.timeouts import CALL_TIMEOUT_SECONDS, STREAM_TIMEOUT_SECONDS
 from service_runtime.audio.block_size import BLOCK_FRAMES
 from service_runtime.optional_deps import install_extra_command

@@ -23,7 +23,7 @@ from dgx_music.config_file import (
 from dgx_music.credentials import SYSTEM_CA
 from gateway.cli.display.console import Console
 from gateway.cli.session.command_errors import BAD_INPUT, CommandError
-from gateway.cli.session.files.output_files import replacing
+from gateway.file_replacement import replacing
 from gateway.settings_catalog import CLASSES
 from service_runtime.file_modes import open_private
 

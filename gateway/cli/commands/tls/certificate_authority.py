@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from gateway.cli.session.command_errors import CommandError
-from gateway.cli.session.files.output_files import replacing
+from gateway.file_replacement import replacing
 from service_runtime.access.authentication import SERVICE_URI
 from service_runtime.file_modes import PRIVATE
 

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import secrets
 import sys
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from pathlib import Path
 
 import grpc
@@ -21,6 +18,7 @@ from gateway.cli.session.files.file_extensions import require_extension_of_file
 from gateway.cli.session.runner import Session
 from gateway.cli.session.standard_streams import STANDARD_OUTPUT, write_audio
 from gateway.file_names import MANIFEST_EXTENSION
+from gateway.file_replacement import replacing
 from gateway.timeouts import STREAM_TIMEOUT_SECONDS
 
 
@@ -112,17 +110,6 @@ async def fetch(
     finally:
         call.cancel()
     return path
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yields the path of a new file in the same folder, which replaces the one at `path` when the block succeeds."""
-    part = path.with_name(f".{secrets.token_hex(8)}.part")
-    try:
-        yield part
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 async def _write(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.cli.session.files.output_files import replacing
+from gateway.file_replacement import replacing
 
 
 @pytest.mark.parametrize("name", ["beat.wav", "x" * 251 + ".wav", "\u00e4" * 125 + ".wav"])
