@@ -54,7 +54,7 @@ os.environ.setdefault("DGX_MUSIC_DATABASE_TIMEOUT_SECONDS", "60")
 
 # The profile "ci" uses the same examples in each run, so that a failure can be reproduced. "long" draws new examples,
 # and stores those that fail in .hypothesis.
-settings.register_profile("ci", max_examples=1000, deadline=None, derandomize=True, database=None, print_blob=True)
+settings.register_profile("ci", max_examples=400, deadline=None, derandomize=True, database=None, print_blob=True)
 settings.register_profile("long", max_examples=50_000, deadline=None)
 settings.load_profile("ci")
 

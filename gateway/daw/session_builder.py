@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+import grpc.aio
+
 from dgx_music.storage.v1.storage_pb2 import Generation
 from gateway.daw.midi_parts import MidiPart
 from gateway.daw.session_model import AudioFile, DawSession, Marker, Track
@@ -38,6 +40,8 @@ class Take:
     """What makes up for a file that is quieter than the take."""
     notes: list[str] = field(default_factory=list)
     """What the user should know about it."""
+    refusals: dict[str, grpc.aio.AioRpcError] = field(default_factory=dict)
+    """Why it has none of the parts that were asked for."""
 
 
 def name_takes(generations: Sequence[Generation]) -> list[str]:
@@ -156,7 +160,7 @@ def _describe(take: Take) -> str:
     facts.append(f"model {take.generation.model_name} {take.generation.model_version}".rstrip())
     facts.append(f"seed {take.generation.seed}")
     facts.append(f"generation {take.generation.id}")
-    return f"{take.name}: {', '.join(facts)}"
+    return "\n".join([f"{take.name}: {', '.join(facts)}", *(f"{take.name}: {note}" for note in take.notes)])
 
 
 def _details(name: str, takes: Sequence[Take]) -> dict[str, str]:

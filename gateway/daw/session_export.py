@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
+
+import grpc
+import grpc.aio
 
 from dgx_music.errors import AlreadyExists, FailedPrecondition, InvalidArgument
 from dgx_music.export.v1.export_pb2 import GetBeatGridRequest
@@ -126,6 +130,7 @@ async def export_session(
         await _export_take(music, generation, take_name, options, audio_folder, midi_folder, steps)
         for generation, take_name in zip(generations, name_takes(generations), strict=True)
     ]
+    _check_parts(takes)
     if options.quantizes_tempo:
         steps.begin("stretching to one tempo", _weights(options)["stretch"] * len(takes))
         await asyncio.to_thread(_quantize, takes, audio_folder, options.sample_rate_hz)
@@ -188,22 +193,43 @@ async def _export_take(
     take = Take(generation, name, audio, sections, grid, notes=notes)
     if options.with_stems:
         steps.begin(f"{name}: stems", weights["stems"])
-        take.stems = await fetch_stems(
-            music,
-            generation.id,
-            options.sample_rate_hz,
-            lambda stem: audio_folder / file_name(f"{name} - {stem}", ".wav", "stem"),
-            steps.advance,
-        )
+        with _left_out(take, "stems"):
+            take.stems = await fetch_stems(
+                music,
+                generation.id,
+                options.sample_rate_hz,
+                lambda stem: audio_folder / file_name(f"{name} - {stem}", ".wav", "stem"),
+                steps.advance,
+            )
     if options.with_midi:
         steps.begin(f"{name}: notes", weights["notes"])
-        whole, parts = await fetch_midi(music, generation.id)
-        names = [file_name(f"{name} - {part.name.replace(': ', ', ')}", ".mid", "part") for part in parts]
-        take.midi = list(zip(names, parts, strict=True))
-        _write_bytes(midi_folder / file_name(name, ".mid", "take"), whole)
-        for midi_name, part in take.midi:
-            _write_bytes(midi_folder / midi_name, part.file)
+        with _left_out(take, "notes"):
+            whole, parts = await fetch_midi(music, generation.id)
+            names = [file_name(f"{name} - {part.name.replace(': ', ', ')}", ".mid", "part") for part in parts]
+            take.midi = list(zip(names, parts, strict=True))
+            _write_bytes(midi_folder / file_name(name, ".mid", "take"), whole)
+            for midi_name, part in take.midi:
+                _write_bytes(midi_folder / midi_name, part.file)
     return take
+
+
+@contextmanager
+def _left_out(take: Take, parts: str) -> Iterator[None]:
+    """Leaves out parts that a take does not have, as only the server knows: the rest of the session is still wanted."""
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        if error.code() is not grpc.StatusCode.FAILED_PRECONDITION:
+            raise
+        take.refusals[parts] = error
+        take.notes.append(f"no {parts}: {error.details()}")
+
+
+def _check_parts(takes: Sequence[Take]) -> None:
+    """Raises what the server has said of parts that no take has."""
+    for parts, refusal in takes[0].refusals.items():
+        if all(parts in take.refusals for take in takes):
+            raise refusal
 
 
 async def _find_grid(

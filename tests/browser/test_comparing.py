@@ -10,25 +10,13 @@ from playwright.async_api import Page, expect
 
 from dgx_music.storage.v1 import storage_pb2 as storage
 from tests.support.axe_rules import accessibility_findings
+from tests.support.studio_page import wait_until_drawn
 from tests.support.studio_processes import SERVER, StudioProcesses
 from tests.support.watched_page import OpenPage
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 
 READY = ".compare-play:not([disabled])"
-DRAWN = """
-async () => {
-    const colours = (canvas) => {
-        const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext("2d", { willReadFrequently: true });
-        copy.drawImage(canvas, 0, 0);
-        const pixels = copy.getImageData(0, 0, canvas.width, canvas.height).data;
-        return new Set(new Uint32Array(pixels.buffer)).size;
-    };
-    const isDrawn = () => [...document.querySelectorAll("#compare canvas[role=img]")].every((one) => colours(one) > 20);
-    while (!isDrawn()) await new Promise(requestAnimationFrame);
-}
-"""
-"""Waits until all pictures have been drawn."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -66,7 +54,7 @@ async def test_takes_are_matched_to_the_quietest_and_pictures_are_drawn(
     await expect(compared.get_by_role("img")).to_have_count(5)
     row = compared.get_by_role("row").filter(has=page.get_by_role("rowheader", name="A"))
     await expect(row.get_by_role("cell").first).to_contain_text(re.compile(r".\d+\.\d"))
-    await page.evaluate(DRAWN)
+    await wait_until_drawn(page, "#compare canvas[role=img]", 20)
     axis = await page.locator(".compare-axis").bounding_box()
     assert axis is not None
     await page.mouse.move(axis["x"] + axis["width"] / 2, axis["y"] + 20)
@@ -190,7 +178,7 @@ async def test_comparison_survives_a_look_at_a_take_and_a_server_that_was_away(
 async def test_axe_finds_nothing_in_any_state(open_studio: OpenPage, takes: list[str], theme: str) -> None:
     page = (await open_studio(color_scheme=theme)).page
     await compare(page, takes)
-    await page.evaluate(DRAWN)
+    await wait_until_drawn(page, "#compare canvas[role=img]", 20)
     found = await accessibility_findings(page, "#compare")
     compared = page.locator("#compare")
     await compared.get_by_label("Blind").check()

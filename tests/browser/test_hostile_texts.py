@@ -3,19 +3,26 @@ part of the page."""
 
 from __future__ import annotations
 
+import io
+import zipfile
 from collections.abc import AsyncIterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlencode
+from xml.etree import ElementTree
 
 import pytest
 import pytest_asyncio
+import rpp
 
 from tests.support.studio_library import ATTACKED, HOSTILE_TEXTS, fill_with_hostile_texts
+from tests.support.studio_page import wait_until_drawn
 from tests.support.studio_processes import StudioProcesses, studio_processes
 from tests.support.watched_page import OpenPage
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 
 VISIBLE_CHARACTERS = 40
+OPEN_COMPARISON = "async (ids) => (await import('/static/js/state.js')).emit('compare-open', { ids })"
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +65,42 @@ async def test_hostile_words_may_be_searched_for(open_studio: OpenPage, studio: 
             await search.fill(hostile)
             await watched.page.locator("#history .take-row").get_by_text(hostile[:VISIBLE_CHARACTERS]).first.wait_for()
             assert not await watched.page.evaluate(ATTACKED), hostile
+
+
+async def test_takes_with_hostile_texts_are_compared(open_studio: OpenPage, texts: dict[str, str]) -> None:
+    watched = await open_studio(viewport={"width": 1400, "height": 1000})
+    page, ids = watched.page, list(texts)
+    for start in range(0, len(ids), 4):
+        await page.evaluate(OPEN_COMPARISON, ids[start : start + 4])
+        await page.locator(".compare-play:not([disabled])").wait_for()
+        compared = page.locator("#compare")
+        for generation_id in ids[start : start + 4]:
+            words = texts[generation_id].strip()[:10].split("\x1b")[0]
+            await compared.get_by_role("radio").filter(has_text=words).first.wait_for()
+        await wait_until_drawn(page, "#compare canvas[role=img]", 20)
+        assert not await page.evaluate(ATTACKED), ids
+        assert not await watched.scrolls_sideways(), ids
+        await page.keyboard.press("Escape")
+        await compared.wait_for(state="hidden")
+
+
+async def test_takes_with_hostile_texts_become_a_session(open_studio: OpenPage, texts: dict[str, str]) -> None:
+    page = (await open_studio()).page
+    response = await page.request.get("/api/session?" + urlencode([("id", one) for one in texts]), timeout=120_000)
+    assert response.ok, await response.text()
+    with zipfile.ZipFile(io.BytesIO(await response.body())) as archive:
+        names = [PurePosixPath(name) for name in archive.namelist()]
+        projects = [archive.read(str(name)) for name in names if name.suffix in (".ardour", ".rpp")]
+    assert len({name.parts[0] for name in names}) == 1
+    assert sum(name.suffix == ".wav" for name in names) == len(texts)
+    for name in names:
+        assert ".." not in name.parts
+        assert not set('<>:"\\|?*') & set(str(name)), name
+        assert str(name).isprintable(), name
+        assert max(len(part.encode()) for part in name.parts) <= 255
+    assert len(projects) == 2
+    ElementTree.fromstring(next(one for one in projects if one.startswith(b"<?xml")))
+    rpp.loads(next(one for one in projects if one.startswith(b"<REAPER")).decode())
 
 
 async def test_addresses_with_hostile_fragments_show_no_take(open_studio: OpenPage) -> None:

@@ -56,7 +56,7 @@ def run(results: Results, function: Callable[[Options], None], limit_seconds: fl
 @pytest.mark.parametrize(
     ("function", "limit_seconds", "status", "problem"),
     [
-        (hang, 1.5, "timed out", "stopped after 2 s"),
+        pytest.param(hang, 1.5, "timed out", "stopped after 2 s", marks=pytest.mark.slow),
         (raise_error, 20.0, "failed", "ValueError: the kernel is wrong"),
         (crash, 20.0, "failed", "the process ended with status"),
     ],

@@ -86,7 +86,7 @@ def _schemas_are_read_once() -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("version", [pytest.param(VERSIONS[0], marks=pytest.mark.slow), VERSIONS[1]])
 def test_objects_are_valid(version: str) -> None:
     different = {json.dumps(one): one for overlay in NAMES for one in objects_of(overlay)}
     for one in different.values():

@@ -41,6 +41,7 @@ async def repeat(client: ExportClient, name: str, generation_id: str) -> None:
         assert name == "delete"
 
 
+@pytest.mark.slow
 async def test_what_is_moved_is_durable(tmp_path: Path) -> None:
     """A power cut loses what was not synced: contents, and names."""
     async with run_faulty_export_process(tmp_path) as (client, faults):

@@ -73,7 +73,13 @@ def rows(database: Database) -> list[Generation]:
 
 @pytest.mark.parametrize("empty_url", ["sqlite"], indirect=True)
 @pytest.mark.parametrize(
-    ("when", "change"), [("before", "create"), ("before", "claim"), ("after", "claim"), ("after", "complete")]
+    ("when", "change"),
+    [
+        ("before", "create"),
+        pytest.param("before", "claim", marks=pytest.mark.slow),
+        pytest.param("after", "claim", marks=pytest.mark.slow),
+        ("after", "complete"),
+    ],
 )
 async def test_kill_at_commit_keeps_acknowledged_changes(
     url: str, address: str, database: Database, is_clean: Callable[[], bool], when: str, change: str
@@ -92,6 +98,7 @@ async def test_kill_at_commit_keeps_acknowledged_changes(
     assert is_clean()
 
 
+@pytest.mark.parametrize("empty_url", ["sqlite", pytest.param("postgres", marks=pytest.mark.slow)], indirect=True)
 async def test_unacknowledged_calls_can_be_repeated(
     url: str, address: str, database: Database, is_clean: Callable[[], bool]
 ) -> None:

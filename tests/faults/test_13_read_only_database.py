@@ -29,6 +29,7 @@ WITHOUT_ROOTS_RIGHTS = ("setpriv", "--bounding-set=-dac_override") if os.geteuid
 
 
 @pytest.mark.parametrize("empty_url", ["sqlite"], indirect=True)
+@pytest.mark.slow
 async def test_read_only_database_is_served_and_recovers(
     url: str, address: str, database: Database, tmp_path: Path, is_clean: Callable[[], bool]
 ) -> None:

@@ -60,6 +60,7 @@ def readers(client: ExportClient, generation_id: str) -> dict[str, Callable[[], 
     }
 
 
+@pytest.mark.slow
 async def test_files_that_may_not_be_read(tmp_path: Path, prefix: tuple[str, ...]) -> None:
     intact, unreadable, clip_id, rendered, undescribed, unsampled = (new_id() for _ in range(6))
     async with run_export_service(tmp_path) as client:

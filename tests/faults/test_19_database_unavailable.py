@@ -69,6 +69,7 @@ def locked(url: str) -> Iterator[None]:
             connection.rollback()
 
 
+@pytest.mark.parametrize("empty_url", ["sqlite", pytest.param("postgres", marks=pytest.mark.slow)], indirect=True)
 async def test_locked_database_returns_retry_delay(url: str, address: str, is_clean: Callable[[], bool]) -> None:
     async with storage_server(url, address, **SHORT_TIMEOUT), connect(address) as channel:
         stub = StorageServiceStub(channel)

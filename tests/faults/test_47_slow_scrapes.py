@@ -17,6 +17,7 @@ from tests.support.processes import free_ports
 from tests.support.scripted_service import ScriptedService
 
 
+@pytest.mark.slow
 async def test_slow_clients_take_few_threads_and_others_get_the_metrics(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -208,7 +208,7 @@ def check(stored: ClockedPostgres, script: Sequence[Sequence[str]], pool: Thread
 def test_concurrent_calls_are_linearizable(stored: ClockedPostgres) -> None:
     with ThreadPoolExecutor(WORKERS) as pool:
 
-        @settings(max_examples=settings().max_examples // 40, suppress_health_check=[HealthCheck.too_slow])
+        @settings(max_examples=settings().max_examples // 16, suppress_health_check=[HealthCheck.too_slow])
         @given(scripts)
         def play_any(script: list[list[str]]) -> None:
             check(stored, script, pool)

@@ -223,7 +223,7 @@ def stored(request: pytest.FixtureRequest) -> Iterator[ClockedDatabase]:
 @pytest.mark.timeout(400)  # The long profile runs many more examples, possibly on a busy machine.
 def test_random_call_sequences_match_model(stored: ClockedDatabase) -> None:
     # The full number of examples takes too long for every run; Postgres is several times slower than SQLite.
-    share = 10 if stored.database.is_sqlite else 50
+    share = 4 if stored.database.is_sqlite else 20
     run_state_machine_as_test(
         lambda: Storage(stored),
         settings=settings(

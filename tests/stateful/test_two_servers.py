@@ -106,7 +106,7 @@ async def test_histories_are_linearizable(
         channels = [await stack.enter_async_context(connect(address)) for address in addresses]
         for script in RACES:
             await check(await play(channels, script))
-        await play_examples(channels, settings().max_examples // (50 if len(channels) > 1 else 100))
+        await play_examples(channels, settings().max_examples // (20 if len(channels) > 1 else 40))
     assert is_clean(url, open_database)
 
 

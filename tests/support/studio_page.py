@@ -6,6 +6,18 @@ from playwright.async_api import Locator, Page, expect
 
 MILLISECONDS = 120_000
 """Limit for what the servers have to do."""
+DRAWN = """
+async ([selector, count]) => {
+    const colours = (canvas) => {
+        const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext("2d", { willReadFrequently: true });
+        copy.drawImage(canvas, 0, 0);
+        const pixels = copy.getImageData(0, 0, canvas.width, canvas.height).data;
+        return new Set(new Uint32Array(pixels.buffer)).size;
+    };
+    const isDrawn = () => [...document.querySelectorAll(selector)].every((one) => colours(one) > count);
+    while (!isDrawn()) await new Promise(requestAnimationFrame);
+}
+"""
 
 
 async def compose(page: Page, prompt: str, **fields: object) -> list[str]:
@@ -50,3 +62,8 @@ async def wait_for_frames(page: Page, generation_id: str, frames: int, channels:
         arg=[generation_id, frames * channels],
         timeout=MILLISECONDS,
     )
+
+
+async def wait_until_drawn(page: Page, selector: str, colours: int) -> None:
+    """Returns when each of these canvases has more different colours than this."""
+    await page.evaluate(DRAWN, [selector, colours])

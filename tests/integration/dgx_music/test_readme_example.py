@@ -114,6 +114,7 @@ dgx_music.Cleint()
 """
 
 
+@pytest.mark.slow
 def test_type_checker_knows_a_users_program(tmp_path: Path) -> None:
     """mypy in strict mode, as for a program outside of this project."""
     (tmp_path / "right.py").write_text(STRICT_PROGRAM)

@@ -414,7 +414,7 @@ def test_two_commands_share_a_data_directory(shell: Shell) -> None:
 def test_interrupted_owner_waits_for_guest(shell: Shell) -> None:
     with shell.running("generate", "trap", "--duration", "3600") as owner:
         read_until("generating", owner)
-        with shell.running("generate", "rock", "--duration", "300") as guest:
+        with shell.running("generate", "rock", "--duration", "180") as guest:
             read_until("generating", guest)
             owner.send_signal(signal.SIGINT)
             read_until("cancelled generation", owner)
@@ -429,7 +429,7 @@ def test_interrupted_owner_waits_for_guest(shell: Shell) -> None:
 
 
 def test_generation_of_killed_owner_is_resumed(shell: Shell) -> None:
-    with shell.running("generate", "jazz", "--duration", "300", DGX_MUSIC_LEASE_SECONDS="1") as process:
+    with shell.running("generate", "jazz", "--duration", "120", DGX_MUSIC_LEASE_SECONDS="1") as process:
         generation_id = read_until("generating", process).partition(":")[0]
         process.kill()
     assert [one.id for one in shell.generations("history")] == [generation_id]

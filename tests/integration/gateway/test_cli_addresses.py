@@ -66,6 +66,7 @@ def tls_server(tmp_path: Path) -> Iterator[str]:
         server.stop(None).wait()
 
 
+@pytest.mark.slow
 def test_tls_problem_is_reported_with_its_own_way_out(tls_server: str, tmp_path: Path) -> None:
     shell = Shell(tmp_path / "data")  # A process, whose standard error has no lines of gRPC's server.
     line = shell.error("history", status=TRY_AGAIN, DGX_MUSIC_GATEWAY_ADDRESS=tls_server)

@@ -85,6 +85,7 @@ def test_model_folder_generates_wav_reproducibly(shell: Shell, tiny: Path, text_
     assert other.metadata["pcm_sha256"] != shown.metadata["pcm_sha256"]
 
 
+@pytest.mark.slow
 def test_adapters_change_the_music_and_are_recorded(shell: Shell, tiny: Path, text_encoder: None) -> None:
     write_adapter(shell.data_dir / "adapters" / "jazz")
     write_adapter(shell.data_dir / "adapters" / "large", inputs=128)

@@ -32,7 +32,7 @@ def text_encoder(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", f"{models}/hub")
 
 
-@pytest.mark.parametrize("name", ["audiogen-medium", "audio-magnet-small"])
+@pytest.mark.parametrize("name", ["audiogen-medium", pytest.param("audio-magnet-small", marks=pytest.mark.slow)])
 def test_sound_is_generated_reproducibly(shell: Shell, models: Path, name: str, tmp_path: Path) -> None:
     command = ("generate", "dog barking", "--model", str(models / name), "-d", "1", "--seed", "7")
     copy = tmp_path / "x.wav"

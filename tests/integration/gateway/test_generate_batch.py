@@ -184,6 +184,7 @@ def test_killed_batch_goes_on(prompts: Path, shell: InProcessShell) -> None:
     assert [one.state for one in shell.generations("history")] == [storage.GENERATION_STATE_COMPLETED] * 20
 
 
+@pytest.mark.slow
 def test_interrupted_batch_is_cancelled_and_generated_by_the_next_run(prompts: Path, served: InProcessShell) -> None:
     prompts.with_suffix(".csv").write_text("prompt,duration\nhouse,0.2\njazz,60\n")
     with Shell(served.data_dir).running("generate", "--file", "prompts.csv") as process:

@@ -47,7 +47,7 @@ def serving(environment: dict[str, str], *service: str) -> Iterator[subprocess.P
             process.kill()
 
 
-@pytest.fixture(params=["one process", "four processes"])
+@pytest.fixture(params=[pytest.param("one process", marks=pytest.mark.slow), "four processes"])
 def environment(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, str]]:
     """Runs the servers. The value is the environment that they and their clients use."""
     ports = free_ports(len(SERVICES))
@@ -111,6 +111,7 @@ def test_independent_client_generates_music_by_reflection(environment: dict[str,
     assert len(curl(environment, f"{MUSIC}/ListGenerations")[0]["generations"]) == 2  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_second_server_on_same_address_fails(tmp_path: Path) -> None:
     [port] = free_ports(1)
     environment = settings() | {"DGX_MUSIC_GATEWAY_ADDRESS": f"127.0.0.1:{port}"}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import zipfile
+from contextlib import closing
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -111,6 +113,25 @@ async def test_heard_beats_of_files_that_no_synthesiser_composed(
     assert files_of(tmp_path) >= {"song.dawproject", "audio/techno " + str(flac.seed) + ".wav"}
     assert exported.notices == [f"techno {flac.seed}: no tempo was found; its bars are those of 120 BPM"]
     assert exported.session.tempo_map.tempi[0].bpm == 120.0
+
+
+def test_take_without_stems_does_not_stop_the_session(shell: InProcessShell, tmp_path: Path) -> None:
+    takes = [generate(shell, f"house at {bpm} BPM", 1.0) for bpm in (124, 125)]
+    with closing(sqlite3.connect(shell.data_dir / "dgx_music.db")) as database, database:
+        # As if an earlier version had made it, whose music this one can't play again.
+        database.execute("UPDATE generations SET model_version = '1' WHERE id = ?", (takes[1],))
+        assert database.execute("SELECT changes()").fetchone() == (1,)
+    options = "--to", str(tmp_path / "song"), "--format", "ardour", "--stems", "--midi", "--json"
+    done = shell.run("session", "export", *takes, *options)
+    tracks = json.loads(done.stdout)["tracks"]
+    assert any(name.startswith("drums - house at 124") for name in tracks)
+    assert [name for name in tracks if "125" in name] == ["house at 125 BPM 5"]
+    for parts in ("stems", "notes"):
+        assert f"house at 125 BPM 5: no {parts}: generation {takes[1]} was made by version 1" in done.stderr
+    assert "house at 125 BPM 5: no stems" in (tmp_path / "song" / "song.ardour").read_text("utf-8")
+    # If no take has what was asked for, that is an error.
+    refused = shell.run("session", "export", takes[1], "--to", str(tmp_path / "x"), "--stems", status=1).stderr
+    assert "was made by version 1" in refused
 
 
 @pytest.mark.slow

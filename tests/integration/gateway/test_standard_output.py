@@ -82,13 +82,13 @@ def last_error(done: subprocess.CompletedProcess[bytes]) -> str:
     "command",
     [
         "history",
-        "history --json",
-        "show ID",
-        "files list --json",
-        "db backup",
+        pytest.param("history --json", marks=pytest.mark.slow),
+        pytest.param("show ID", marks=pytest.mark.slow),
+        pytest.param("files list --json", marks=pytest.mark.slow),
+        pytest.param("db backup", marks=pytest.mark.slow),
         "download ID -o -",
         "--help",
-        "--version",
+        pytest.param("--version", marks=pytest.mark.slow),
     ],
 )
 def test_full_disk_under_standard_output_is_reported(library: Library, command: str) -> None:
@@ -165,6 +165,7 @@ def test_finished_file_is_written_to_standard_output(library: Library, tmp_path:
     assert b"render" in done.stderr
 
 
+@pytest.mark.slow
 def test_generation_is_kept_if_the_reader_of_its_file_goes_away(library: Library) -> None:
     prompt = f"house {uuid.uuid4()}"
     with sink("pipe") as pipe:
@@ -189,6 +190,7 @@ def test_standard_output_that_cannot_take_a_file_is_refused(
     assert b"| ffplay -" in done.stderr
 
 
+@pytest.mark.slow
 def test_copy_that_cannot_be_written_says_that_the_generation_is_kept(library: Library, tmp_path: Path) -> None:
     """A limit of the size of its files (1 or 2 MiB), which the server does not have, stands for a full disk."""
     copy = tmp_path / "copy.wav"
@@ -232,6 +234,7 @@ def test_generation_is_completed_if_the_reader_of_its_samples_goes_away(library:
     assert kept.file_path
 
 
+@pytest.mark.slow
 def test_interrupt_ends_a_download_that_nobody_reads(library: Library) -> None:
     """The file is larger than what the pipe and the buffers take."""
     shell = Shell(library.data_dir)

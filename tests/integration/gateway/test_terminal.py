@@ -26,6 +26,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield shell.data_dir
 
 
+@pytest.mark.slow
 def test_a_narrow_terminal_shows_everything_within_its_width(data_dir: Path) -> None:
     screen = on_terminal("--data-dir", data_dir, "generate", PROMPT, "-d", "0.5", columns=40)
     assert screen.status == 0

@@ -106,6 +106,7 @@ async def test_model_without_continuation_fails_the_job_and_lists_capable_models
     assert failed.error_message == "continuation: model 'sketch' can't continue audio; models that can: tone"
 
 
+@pytest.mark.slow
 async def test_export_outage_costs_one_attempt(services):
     source = Continuation(source_id=await import_clip(services, 1.0, TONE_RATE, 440))
     await services.stop("export")

@@ -279,6 +279,7 @@ async def test_process_that_stops_responding_gets_no_requests_until_it_does(shar
     assert shared.pid("cpu:0") == pid
 
 
+@pytest.mark.slow
 async def test_hung_process_is_killed_and_replaced(shared):
     restarts = sum(report.restarts for report in shared.pool.reports())
     handle = await shared.submit(tone_parameters("hang", 10))
@@ -288,6 +289,7 @@ async def test_hung_process_is_killed_and_replaced(shared):
     assert sum(report.restarts for report in shared.pool.reports()) == restarts + 1
 
 
+@pytest.mark.slow
 async def test_process_that_loses_its_device_ends_and_without_any_the_pool_is_unavailable(shared):
     handles = [await shared.submit(tone_parameters("lose", 10)) for _ in range(2)]
     for handle in handles:

@@ -204,6 +204,7 @@ async def test_audio_is_streamed_during_generation_and_cancel_releases_memory(se
     assert (status.running, status.waiting, status.kv_reserved_bytes) == (0, 0, 0)
 
 
+@pytest.mark.slow
 async def test_engine_process_generates_the_same_audio(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HOME", str(services.folder / "hf"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import grpc
+import pytest
 
 from dgx_music.error_status import PLAIN_MESSAGES
 from dgx_music.storage.v1 import storage_pb2 as pb
@@ -24,6 +25,7 @@ async def test_expired_lease_stops_the_engine_while_storage_is_down(stack):
     await stack.model.release_of("a")
 
 
+@pytest.mark.slow
 async def test_export_outage_costs_no_attempt_of_a_waiting_job(stack, monkeypatch):
     claim_failed = asyncio.Event()
     monkeypatch.setattr(worker.log, "warning", lambda *_, **__: claim_failed.set(), raising=False)
@@ -38,6 +40,7 @@ async def test_export_outage_costs_no_attempt_of_a_waiting_job(stack, monkeypatc
     assert (done.state, done.attempt) == (pb.GENERATION_STATE_COMPLETED, 1)
 
 
+@pytest.mark.slow
 async def test_job_claimed_while_export_went_away_is_handed_back(services):
     """The claim that waits for a job may have begun before the outage."""
     await services.wait_until_ended(await services.create("b"))  # Meanwhile, the worker makes its next claim.

@@ -26,7 +26,10 @@ def figures(generation):
     return {name: value for name, value in dict(generation.metadata).items() if name not in excluded}
 
 
-@pytest.mark.parametrize(("fault", "code"), [(INTERNAL_FAULT, "INTERNAL"), (DISK_FULL, "RESOURCE_EXHAUSTED")])
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [(INTERNAL_FAULT, "INTERNAL"), pytest.param(DISK_FULL, "RESOURCE_EXHAUSTED", marks=pytest.mark.slow)],
+)
 async def test_next_attempt_resumes_the_export(services, monkeypatch, fault, code):
     monkeypatch.setattr(filesystem, "DISK_FULL_RETRY_SECONDS", 2.5)
     failed_at = datetime.now(UTC)

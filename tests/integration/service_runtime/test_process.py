@@ -16,7 +16,9 @@ NETWORK = "error: 0.0.0.0:1 can be reached from the network, so it needs TLS; se
 CERTIFICATE = "error: DGX_MUSIC_TLS_CERTIFICATE=/dev/null: the file is not a certificate in PEM"
 
 
-@pytest.mark.parametrize("service", ["storage", "export", "generation", "gateway"])
+@pytest.mark.parametrize(
+    "service", ["storage", *(pytest.param(one, marks=pytest.mark.slow) for one in ("export", "generation", "gateway"))]
+)
 @pytest.mark.parametrize(
     ("setting", "value", "status", "message"),
     [

@@ -83,6 +83,7 @@ async def test_workers_at_two_servers_complete_each_job_once(shared: str, tmp_pa
     await work_off_all(shared, [f"unix:{tmp_path}/{name}.sock" for name in "ab"])
 
 
+@pytest.mark.slow
 async def test_workers_at_one_sqlite_server_complete_each_job_once(quick_folder: Path) -> None:
     await work_off_all(f"sqlite:///{quick_folder}/a.db", [f"unix:{quick_folder}/a.sock"])
 

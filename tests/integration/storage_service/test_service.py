@@ -67,6 +67,7 @@ async def claim(stub: Any, **changes: Any) -> pb.ClaimGenerationResponse:
     )
 
 
+@pytest.mark.parametrize("empty_url", ["sqlite", pytest.param("postgres", marks=pytest.mark.slow)], indirect=True)
 async def test_watcher_is_told_its_place_in_the_queue(stub: Any) -> None:
     first, second = [(await create(stub)).id for _ in range(2)]
     request = pb.WatchGenerationRequest(id=second, with_queue_place=True)
@@ -171,6 +172,7 @@ async def test_continuation_reaches_worker(stub: Any) -> None:
     assert list(read_error_details(raised.value).violations) == ["continuation.source_id"]
 
 
+@pytest.mark.parametrize("empty_url", ["sqlite", pytest.param("postgres", marks=pytest.mark.slow)], indirect=True)
 async def test_fail_retry_cancel_and_delete(stub: Any) -> None:
     made = await create(stub)
     claimed = await claim(stub)

@@ -37,7 +37,7 @@ def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(params=["sqlite", "rollback", "postgres"])
+@pytest.fixture(params=["sqlite", pytest.param("rollback", marks=pytest.mark.slow), "postgres"])
 def url(request: pytest.FixtureRequest) -> Iterator[str]:
     """An empty migrated database, on SQLite in two journal modes and on Postgres."""
     with migrated_database(request) as url:

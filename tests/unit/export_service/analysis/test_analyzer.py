@@ -11,8 +11,8 @@ from export_service.analysis.analyzer import MIN_ANALYSIS_SECONDS, Analysis, ana
 from export_service.analysis.features import FeatureExtractor
 from tests.support.sketch_clips import RATE_HZ, clips, is_near_key
 
-CLIPS = [clip for number, clip in enumerate(clips(draw=7)) if number % 5 == 0]
-"""27 of 132: each genre two or three times, tempi from 60 to 180."""
+CLIPS = list(clips(draw=7))
+"""132: each genre twelve times; tempi from 60 to 180."""
 SECONDS = 16.0
 
 
@@ -26,10 +26,10 @@ def extract_features(samples, rate=RATE_HZ, sizes=(32_768,)):
     return extractor.finish()
 
 
-@pytest.fixture(scope="module")
-def clip_features():
-    """(clip, its features) of each clip."""
-    return [(clip, extract_features(clip.samples(SECONDS))) for clip in CLIPS]
+@pytest.fixture(scope="module", params=[11, pytest.param(5, marks=pytest.mark.slow)], ids=["12 clips", "27 clips"])
+def clip_features(request):
+    """(clip, its features) of some clips: of each genre one, or two or three."""
+    return [(clip, extract_features(clip.samples(SECONDS))) for clip in CLIPS[:: request.param]]
 
 
 def test_tempo_or_its_alternative_is_within_two_per_cent(clip_features):
@@ -60,11 +60,11 @@ def test_key_is_correct_or_closely_related(clip_features):
     wrong = [(known, key) for known, key in found if key is None or not is_near_key(key.name, known)]
     exact = [known for known, key in found if key and is_near_key(key.name, known, exactly=True)]
     assert len(wrong) <= 2, wrong
-    assert len(exact) >= 22
+    assert len(exact) >= 0.8 * len(found)
 
 
 def test_features_do_not_depend_on_chunk_sizes():
-    samples = CLIPS[3].samples(7.3)
+    samples = CLIPS[15].samples(7.3)
     whole = extract_features(samples, sizes=(len(samples),))
     for sizes in [(1_000,), (1, 77, 4_096), (32_768,), (36_864, 36_865)]:
         cut = extract_features(samples, sizes=sizes)
@@ -89,14 +89,14 @@ def test_decimation_does_not_alias():
 
 
 def test_analyze_short_audio_returns_no_analysis():
-    samples = CLIPS[3].samples(MIN_ANALYSIS_SECONDS)
+    samples = CLIPS[15].samples(MIN_ANALYSIS_SECONDS)
     assert analyze(extract_features(samples[:-1])) == Analysis(None, None)
     assert analyze(extract_features(samples)).key is not None
     assert analyze(FeatureExtractor(RATE_HZ).finish()) == Analysis(None, None)
 
 
 def test_feature_memory_grows_slowly():
-    block = CLIPS[3].samples(1.0)
+    block = CLIPS[15].samples(1.0)
     extractor = FeatureExtractor(RATE_HZ)
     extractor.feed(block)
     tracemalloc.start()

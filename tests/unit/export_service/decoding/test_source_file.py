@@ -415,7 +415,7 @@ print(frames, grown_kib, problem, sep=";")
     [
         ("flac", ["-f", "flac"]),
         ("opus", ["-f", "ogg", "-c:a", "libopus", "-b:a", "6k", "-frame_duration", "60"]),
-        ("aac", ["-f", "adts"]),
+        pytest.param("aac", ["-f", "adts"], marks=pytest.mark.slow),
     ],
 )
 def test_decompression_bomb_stops_at_the_limit_in_little_memory(tmp_path, kind, options):

@@ -11,6 +11,7 @@ from tests.support import signals
 from tests.support.signals import measured_by_libebur128
 
 RATES = [32_000, 44_100, 48_000]
+QUICK_RATES = [*(pytest.param(rate, marks=pytest.mark.slow) for rate in RATES[:2]), RATES[2]]
 
 
 def meter_of(samples, rate, sizes=None):
@@ -31,7 +32,7 @@ def test_tech_3341_cases_1_and_2(rate, level):
     assert figures.max_short_term_lufs == pytest.approx(level, abs=0.1)
 
 
-@pytest.mark.parametrize("rate", RATES)
+@pytest.mark.parametrize("rate", QUICK_RATES)
 @pytest.mark.parametrize(
     "parts",
     [
@@ -58,7 +59,7 @@ def test_tech_3341_case_12_momentary_is_constant(rate):
     np.testing.assert_allclose(meter.momentary()[6:], -23, atol=0.1)
 
 
-@pytest.mark.parametrize("rate", RATES)
+@pytest.mark.parametrize("rate", QUICK_RATES)
 @pytest.mark.parametrize(
     ("levels", "expected"),
     [((-20, -30), 10), ((-20, -15), 5), ((-40, -20), 20), ((-50, -35, -20, -35, -50), 15)],

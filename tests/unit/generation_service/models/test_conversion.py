@@ -55,10 +55,10 @@ def generate(settings: GenerationSettings, name: str) -> FloatArray:
 @pytest.mark.parametrize(
     ("name", "write", "capability"),
     [
-        ("audiogen-medium", write_audiogen, Capability.SECTIONS),
+        pytest.param("audiogen-medium", write_audiogen, Capability.SECTIONS, marks=pytest.mark.slow),
         ("magnet-small-10secs", write_magnet, Capability.CONTINUATION),
         ("musicgen-melody", write_melody_checkpoint, Capability.MELODY),
-        ("musicgen-style", write_style_checkpoint, Capability.STYLE),
+        pytest.param("musicgen-style", write_style_checkpoint, Capability.STYLE, marks=pytest.mark.slow),
     ],
 )
 def test_converted_model_is_the_same(

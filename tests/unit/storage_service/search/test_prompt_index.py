@@ -48,7 +48,7 @@ WAYS = {
 tried, and as long as how many rows a prompt takes."""
 
 
-@pytest.fixture(params=WAYS)
+@pytest.fixture(params=[*list(WAYS)[:2], *(pytest.param(one, marks=pytest.mark.slow) for one in list(WAYS)[2:])])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     take(request.param, monkeypatch)
     return str(request.param)

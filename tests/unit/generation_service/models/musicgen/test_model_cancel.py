@@ -35,7 +35,10 @@ async def read(handle: GenerationHandle) -> FloatArray:
     return np.concatenate([block async for block in handle])
 
 
-@pytest.mark.parametrize(("channels", "generator"), [("mono", "eager"), ("stereo", "eager"), ("mono", "resident")])
+@pytest.mark.parametrize(
+    ("channels", "generator"),
+    [("mono", "eager"), pytest.param("stereo", "eager", marks=pytest.mark.slow), ("mono", "resident")],
+)
 async def test_cancelled_request_frees_its_row_within_one_step_and_leaves_the_others_unchanged(
     channels: str, generator: str, request: pytest.FixtureRequest, t5: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

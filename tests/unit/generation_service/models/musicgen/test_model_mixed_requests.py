@@ -144,7 +144,13 @@ def assert_idle(model: MusicGen) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "generator"), [("mono", "eager"), ("mono", "resident"), ("melody", "resident"), ("style", "eager")]
+    ("kind", "generator"),
+    [
+        ("mono", "eager"),
+        ("mono", "resident"),
+        pytest.param("melody", "resident", marks=pytest.mark.slow),
+        pytest.param("style", "eager", marks=pytest.mark.slow),
+    ],
 )
 def test_request_equals_itself_alone_and_leaves_nothing(
     kind: str, generator: str, adapters: Path, request: pytest.FixtureRequest, t5: None

@@ -52,7 +52,7 @@ def load(folder: Path, generator: str) -> MusicGen:
     return load_model(find_musicgen(folder), generator, **options)
 
 
-@pytest.mark.parametrize("name", ["melody", "stereo-melody"])
+@pytest.mark.parametrize("name", [pytest.param("melody", marks=pytest.mark.slow), "stereo-melody"])
 def test_greedy_codes_equal_audiocraft(name: str, generator: str, request: pytest.FixtureRequest, t5: None) -> None:
     folder = request.getfixturevalue(name.replace("-", "_"))
     check_weights(folder)
@@ -96,7 +96,7 @@ def test_greedy_codes_with_a_style_equal_audiocraft(style: Path, generator: str,
         assert np.array_equal(state.codes.select_frames(0, state.codes.total_frames), want), own
 
 
-@pytest.fixture(scope="module", params=["mono", "stereo"])
+@pytest.fixture(scope="module", params=[pytest.param("mono", marks=pytest.mark.slow), "stereo"])
 def saved_melody(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """MusicGen-melody as transformers saves it."""
     folder = tmp_path_factory.mktemp("saved") / "melody"

@@ -210,6 +210,7 @@ def peak_memory(seconds: float) -> int:
     return peak
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_length() -> None:
     short, long = peak_memory(20.0), peak_memory(60.0)
     assert long < short + (8 << 20)

@@ -47,7 +47,7 @@ LAUNCHES = {
 }
 
 
-@pytest.mark.parametrize("capability", [90, 121])
+@pytest.mark.parametrize("capability", [pytest.param(90, marks=pytest.mark.slow), 121])
 @pytest.mark.parametrize("name", LAUNCHES)
 def test_fits_into_a_multiprocessor_and_uses_one_tensor_core_instruction(name: str, capability: int) -> None:
     binary = launch(*LAUNCHES[name]).compile(capability)

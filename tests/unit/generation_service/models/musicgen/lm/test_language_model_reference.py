@@ -72,6 +72,7 @@ def test_greedy_codes_equal_audiocraft(channels: str, count: int, request: pytes
         assert torch.equal(codes, want), prompt
 
 
+@pytest.mark.slow
 def test_greedy_codes_of_a_wide_model_equal_audiocraft(t5: None) -> None:
     """Its matrices have the size of musicgen-small's, which selects other kernels than the tiny model."""
     config = parse_xp_config(yaml.safe_dump(lm_config_dump(WIDE, stereo=False)), Path("wide"))

@@ -76,7 +76,7 @@ def record(monkeypatch: pytest.MonkeyPatch, target: object, name: str) -> list[A
     return calls
 
 
-@pytest.mark.parametrize("channels", ["mono", "stereo"])
+@pytest.mark.parametrize("channels", [pytest.param("mono", marks=pytest.mark.slow), "stereo"])
 def test_greedy_codes_equal_the_eager_generator(channels: str, request: pytest.FixtureRequest) -> None:
     folder: Path = request.getfixturevalue(channels)
     plans = [replace(plan, sampling=GREEDY) for plan in PLANS]
@@ -107,6 +107,7 @@ def test_codes_depend_on_each_part_of_the_conditions(
     assert not np.array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_sampled_codes_depend_on_the_request_alone(mono: Path, generator: ResidentCodeGenerator) -> None:
     """Not on requests with other numbers of branches, the slots, or the place in the batch."""
     plans = [replace(plan, sampling={"top_k": 30}) for plan in PLANS]

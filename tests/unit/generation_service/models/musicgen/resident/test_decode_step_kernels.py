@@ -82,7 +82,7 @@ def test_a_step_of_kernels_can_be_captured(mono: Path) -> None:
     assert [launch.grid for launch in first] == [launch.grid for launch in second]
 
 
-@pytest.mark.parametrize("windows", [(), (CROSSFADE,)], ids=["plain", "branches"])
+@pytest.mark.parametrize("windows", [pytest.param((), marks=pytest.mark.slow), (CROSSFADE,)], ids=["plain", "branches"])
 def test_all_kernels_together_yield_the_logits_and_codes_of_their_definitions(
     mono: Path, windows: tuple[PlannedConditions, ...]
 ) -> None:

@@ -63,7 +63,7 @@ def generator(mono: Path) -> ResidentCodeGenerator:
     return build(mono)
 
 
-@pytest.mark.parametrize("channels", ["mono", "stereo"])
+@pytest.mark.parametrize("channels", ["mono", pytest.param("stereo", marks=pytest.mark.slow)])
 def test_greedy_codes_equal_the_eager_generator(
     channels: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
