@@ -65,6 +65,11 @@ def pytest_configure() -> None:
     log_to_pytest()
 
 
+def pytest_collection_finish() -> None:
+    # What was imported and collected stays to the end: the garbage collector need not look at it after each module.
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[psycopg.Connection[Any]]:
     """A connection to the Postgres server of this test run."""

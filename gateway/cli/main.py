@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from functools import cache
 
 from gateway.cli.signals.stop_signals import (
     Interrupted,
@@ -21,6 +22,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import NoReturn
+
+    from typer.core import TyperGroup
 
 GLOBAL_OPTIONS = "--data-dir", "--debug"
 """Options that may come before or after the subcommand."""
@@ -60,20 +63,15 @@ def main() -> NoReturn:
 
 def run(arguments: Sequence[str]) -> int:
     """Runs one command and returns its exit status."""
-    import typer.main
+    import typer
     from typer.exceptions import TyperException
 
-    from gateway.cli.app import app
-    from gateway.cli.display.help_types import leave_out_types
     from gateway.cli.session.standard_streams import OutputLost
 
     try:
         for argument in arguments:
             argument.encode()
-        leave_out_types()
-        command = typer.main.get_command(app)
-        # `dgx-music completion` does what these options do.
-        command.params = [option for option in command.params if option.name not in COMPLETION_OPTIONS]
+        command = _build_command()
         status = command(_global_options_first(_join_sections(arguments)), prog_name="dgx-music", standalone_mode=False)
     except UnicodeEncodeError:
         return _fail(arguments, "the arguments are not valid UTF-8", 2, *BAD_USAGE)
@@ -97,6 +95,20 @@ def run(arguments: Sequence[str]) -> int:
             print(make_printable(traceback.format_exc(), keep_lines=True), end="", file=sys.stderr)
         return _report(arguments, error)
     return status if isinstance(status, int) else 0
+
+
+@cache
+def _build_command() -> TyperGroup:
+    import typer.main
+
+    from gateway.cli.app import app
+    from gateway.cli.display.help_types import leave_out_types
+
+    leave_out_types()
+    command = typer.main.get_group(app)
+    # `dgx-music completion` does what these options do.
+    command.params = [option for option in command.params if option.name not in COMPLETION_OPTIONS]
+    return command
 
 
 def _report(arguments: Sequence[str], error: Exception) -> int:

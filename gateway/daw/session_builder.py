@@ -160,15 +160,15 @@ def _describe(take: Take) -> str:
     facts.append(f"model {take.generation.model_name} {take.generation.model_version}".rstrip())
     facts.append(f"seed {take.generation.seed}")
     facts.append(f"generation {take.generation.id}")
-    return "\n".join([f"{take.name}: {', '.join(facts)}", *(f"{take.name}: {note}" for note in take.notes)])
+    return "\n".join(make_printable(f"{take.name}: {text}") for text in (", ".join(facts), *take.notes))
 
 
 def _details(name: str, takes: Sequence[Take]) -> dict[str, str]:
     genres = sorted({text for take in takes if (text := _text(take.generation, "genre"))})
     disclosure = "Generated with DGX Music."
     return {
-        "Title": name,
-        "Genre": genres[0] if len(genres) == 1 else "",
+        "Title": make_printable(name),
+        "Genre": make_printable(genres[0]) if len(genres) == 1 else "",
         "Comment": "\n".join([disclosure, *(_describe(take) for take in takes)]),
     }
 

@@ -29,7 +29,7 @@ async def save_session(page: Page, dialog: Locator) -> zipfile.ZipFile:
         await dialog.get_by_role("button", name="Save", exact=True).click()
     saved = await download.value
     assert Path(saved.suggested_filename).suffix == ".zip"
-    assert saved.suggested_filename.startswith("lo-fi hip hop")
+    assert "lo-fi hip hop" in saved.suggested_filename
     return zipfile.ZipFile(io.BytesIO(Path(await saved.path()).read_bytes()))
 
 
@@ -71,17 +71,16 @@ async def test_two_takes_are_heard_compared_and_handed_over(
     (folder,) = tmp_path.iterdir()
     assert {".ardour", ".dawproject", ".rpp"} <= {path.suffix for path in folder.iterdir()}
     wavs = sorted(folder.rglob("audiofiles/*.wav"))
-    assert len(wavs) == len(ids) * (1 + len(STEMS))
+    for stem in STEMS:
+        assert sum(path.stem.endswith(f" - {stem}") for path in wavs) == len(ids), wavs
     for path in wavs:
         header = soundfile.info(path)
         assert header.samplerate == SESSION_RATE_HZ
         assert header.duration == pytest.approx(SECONDS, abs=0.1)
     assert len(list(folder.rglob("midifiles/*.mid"))) >= 2 * len(ids)
     (project,) = folder.glob("*.rpp")
-    tracks = [
-        one for one in rpp.loads(project.read_text("utf-8")) if isinstance(one, rpp.Element) and one.tag == "TRACK"
-    ]
-    assert sum(bool(track.findall(".//SOURCE")) for track in tracks) >= len(wavs)
+    sources = rpp.loads(project.read_text("utf-8")).findall(".//SOURCE")
+    assert sum(source.attrib[0] == "WAVE" for source in sources) == len(wavs)
     if ardour.LUA:
         home = tmp_path / "home"
         home.mkdir()

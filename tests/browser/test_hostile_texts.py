@@ -84,9 +84,13 @@ async def test_takes_with_hostile_texts_are_compared(open_studio: OpenPage, text
         await compared.wait_for(state="hidden")
 
 
-async def test_takes_with_hostile_texts_become_a_session(open_studio: OpenPage, texts: dict[str, str]) -> None:
+async def test_takes_with_hostile_texts_become_a_session(
+    open_studio: OpenPage, studio: StudioProcesses, texts: dict[str, str]
+) -> None:
     page = (await open_studio()).page
-    response = await page.request.get("/api/session?" + urlencode([("id", one) for one in texts]), timeout=120_000)
+    response = await page.request.get(
+        f"{studio.url}/api/session?" + urlencode([("id", one) for one in texts]), timeout=120_000
+    )
     assert response.ok, await response.text()
     with zipfile.ZipFile(io.BytesIO(await response.body())) as archive:
         names = [PurePosixPath(name) for name in archive.namelist()]

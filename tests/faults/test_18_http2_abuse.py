@@ -97,6 +97,7 @@ async def withstand(services: ServiceProcesses, count: int, connections: int) ->
         assert word not in process.log()
 
 
+@pytest.mark.slow
 async def test_others_are_served_while_one_connection_abuses_http2(services: ServiceProcesses) -> None:
     await withstand(services, 3000, 1)
 

@@ -136,6 +136,7 @@ def test_music_is_made_over_mutual_tls(secure: SecureServer, tmp_path: Path, mon
         assert client.models()
 
 
+@pytest.mark.slow
 def test_tls_that_fails_is_explained(secure: SecureServer) -> None:
     folder = secure.folder
     own = {"tls_certificate": folder / "client.pem", "tls_key": folder / "client.key"}

@@ -47,6 +47,7 @@ def test_wait_and_stream_go_on_after_kill_and_restart(tmp_path: Path) -> None:
     assert finished.message.attempt == 2
 
 
+@pytest.mark.slow
 def test_server_that_is_not_there_is_named(tmp_path: Path) -> None:
     address = f"127.0.0.1:{free_ports(1)[0]}"
     with Client(address, reconnect_timeout=0.2) as client:

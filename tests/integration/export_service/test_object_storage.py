@@ -20,6 +20,7 @@ from export_service.objects.bucket import Bucket
 from export_service.objects.object_errors import ObjectReplaced
 from export_service.objects.write_check import probe
 from tests.support.certificates import make_credentials
+from tests.support.click_tracks import click_track
 from tests.support.export_client import (
     RATE_HZ,
     TIMEOUT_SECONDS,
@@ -109,6 +110,16 @@ async def test_the_other_server_has_the_file(services, store):
     curve = await b.stub.GetLoudnessCurve(export_pb2.GetLoudnessCurveRequest(generation_id=generation_id, points=2))
     assert len(curve.short_term_lufs) <= 2
     assert not {path for path in a.files() | b.files() if ".landing" in path}
+
+
+@pytest.mark.slow
+async def test_the_other_server_hears_the_beats(services):
+    a, b = services
+    generation_id, times = new_id(), np.arange(0.3, 8.0, 0.5)
+    await a.export(generation_id, np.repeat(click_track(times, 8.0, RATE_HZ), 2, axis=1))
+    request = export_pb2.GetBeatGridRequest(generation_id=generation_id)
+    grid = await b.stub.GetBeatGrid(request, timeout=TIMEOUT_SECONDS)
+    np.testing.assert_allclose(grid.beat_seconds, times, atol=0.01)
 
 
 async def test_renders_and_edits_by_either(services, store):

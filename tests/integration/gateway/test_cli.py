@@ -167,6 +167,7 @@ def test_output_options_are_applied_and_file_is_rendered(shell: Shell, tmp_path:
     assert "--force" in shell.error("render", fields["id"], "-o", str(second), status=2)
 
 
+@pytest.mark.slow
 def test_file_is_saved_in_the_format_that_its_ending_names(shell: Shell, tmp_path: Path) -> None:
     arguments = ("generate", "techno", "-d", "1")
     [first] = shell.generations(*arguments, "--bitrate", "96", "-o", str(tmp_path / "a.m4a"))
@@ -411,6 +412,7 @@ def test_two_commands_share_a_data_directory(shell: Shell) -> None:
     assert len(shell.generations("history")) == 2
 
 
+@pytest.mark.slow
 def test_interrupted_owner_waits_for_guest(shell: Shell) -> None:
     with shell.running("generate", "trap", "--duration", "3600") as owner:
         read_until("generating", owner)

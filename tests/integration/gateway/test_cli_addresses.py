@@ -117,6 +117,7 @@ def test_each_address_setting_is_checked(shell: InProcessShell, variable: str, v
     assert shell.error("history", status=2, **{variable: value}) == f"error: {variable}={value}: {says}"
 
 
+@pytest.mark.slow
 async def test_gateway_says_what_is_at_the_address_of_a_service(web_server: str) -> None:
     settings = GatewaySettings(storage_address=web_server)
     async with serve_services([build(settings)], ["127.0.0.1:0"], settings) as [address], connect(address) as music:

@@ -186,6 +186,7 @@ def test_model_in_folders_is_pulled_and_removed_with_its_licence(shell: Shell, h
     assert not snapshot.exists()
 
 
+@pytest.mark.slow
 def test_converted_model_takes_the_place_of_its_original_until_it_is_removed(
     shell: Shell, cache: Path, tmp_path: Path, use_hub: UseHub
 ) -> None:

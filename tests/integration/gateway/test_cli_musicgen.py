@@ -128,6 +128,7 @@ def test_adapters_change_the_music_and_are_recorded(shell: Shell, tiny: Path, te
     assert "there is no adapter 'jazz'" in " ".join(shell.error(*command, "--adapter", "jazz", status=2).split())
 
 
+@pytest.mark.slow
 def test_continuation_of_generation_and_of_file(shell: Shell, tiny: Path, text_encoder: None, tmp_path: Path) -> None:
     command = ("generate", "calm piano", "--model", str(tiny), "-d", "1", "--seed", "7")
     [first] = shell.generations(*command)
@@ -212,6 +213,7 @@ def test_missing_audiocraft_is_one_line(
     )
 
 
+@pytest.mark.slow
 def test_server_uses_model_in_its_data_directory(
     shell: InProcessShell, tiny: Path, text_encoder: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

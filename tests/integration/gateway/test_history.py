@@ -14,7 +14,11 @@ from tests.support.command_line import InProcessShell
 
 def test_history_is_searched_filtered_and_limited(shell: InProcessShell) -> None:
     with shell.serving_in_process():
-        for prompt in ("house at 124 BPM in Eb minor", "techno at 130 BPM in A minor", "deep house at 118 BPM"):
+        for prompt in (
+            "house at 124 BPM in Eb minor",
+            "techno at 130 BPM in A minor",
+            "deep house at 118 BPM in C minor",
+        ):
             shell.run("generate", prompt, "-d", "0.1")
         newest, middle, oldest = ids = shell.run("history", "--ids").stdout.split()
     with sqlite3.connect(shell.data_dir / "dgx_music.db") as database:

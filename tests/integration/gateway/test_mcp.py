@@ -178,6 +178,7 @@ async def test_only_the_protocol_is_on_standard_output(all_services: EmbeddedSer
     assert process.returncode == 143
 
 
+@pytest.mark.slow
 async def test_assistant_that_no_longer_reads_ends_the_server(all_services: EmbeddedServices, tmp_path: Path) -> None:
     reading, writing = os.pipe()
     process = await asyncio.create_subprocess_exec(

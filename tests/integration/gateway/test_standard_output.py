@@ -115,6 +115,7 @@ def test_pipe_without_a_reader_is_reported(library: Library, command: list[str])
     assert b"Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_standard_error_that_cannot_be_written_ends_no_command(library: Library) -> None:
     generate = ["generate", "house", "-d", "0.5", "--json"]
     with sink("full") as full:

@@ -44,6 +44,7 @@ def test_a_narrow_terminal_shows_everything_within_its_width(data_dir: Path) -> 
     ("term", "settings", "has_colours"),
     [("xterm", {}, True), ("xterm", {"NO_COLOR": "1"}, False), ("dumb", {}, False)],
 )
+@pytest.mark.slow
 def test_colours_are_for_terminals_that_have_them(
     term: str, settings: dict[str, str], has_colours: bool, data_dir: Path
 ) -> None:

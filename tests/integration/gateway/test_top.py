@@ -53,6 +53,7 @@ def read_screen(terminal: int, text: str) -> str:
     return seen
 
 
+@pytest.mark.slow
 def test_engines_of_a_running_server_are_shown(shell: InProcessShell) -> None:
     data_dir = shell.data_dir
     with Shell(data_dir).running("serve", "--devices", "cpu,cpu", DGX_MUSIC_GATEWAY_ADDRESS="127.0.0.1:0") as server:

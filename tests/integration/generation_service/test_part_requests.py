@@ -176,6 +176,7 @@ async def test_audio_of_other_models_is_separated_window_by_window(services, stu
     assert np.allclose(stems["third"][:count] + stems["rest"][:count], audio[:count], atol=1e-6)
 
 
+@pytest.mark.slow
 async def test_places_are_limited_and_freed_when_a_reader_leaves(services, stub) -> None:
     done = await finished_sketch(services, 60.0, "house at 124 BPM")
     request = pb.StreamStemsRequest(generation_id=done.id)

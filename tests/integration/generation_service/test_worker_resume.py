@@ -78,6 +78,7 @@ async def test_retry_of_a_failed_generation_resumes_its_export(services, is_rest
     np.testing.assert_allclose(samples[0], samples[1], rtol=0, atol=2**-22)
 
 
+@pytest.mark.slow
 async def test_attempts_end_if_resuming_fails_each_time(services):
     with armed(INTERNAL_FAULT):
         generation_id = await services.create(max_attempts=2)

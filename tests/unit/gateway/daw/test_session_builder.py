@@ -84,3 +84,14 @@ def test_session_says_what_the_takes_are():
     assert session.comment == "one: 120 BPM, A minor, model sketch 2, seed 7, generation id of one"
     assert session.details["Genre"] == "house"
     assert "Generated with DGX Music" in session.details["Comment"]
+
+
+def test_no_text_of_a_take_breaks_a_file():
+    hostile = 'a\x1b]0;b\x07<c>&"\ud800\nd'
+    one = take("one", notes=[f"no stems: {hostile}"])
+    one.generation.model_name = "m\x00\x1b"
+    one.generation.metadata.update({"key": hostile.replace("\ud800", ""), "genre": "\x08house"})
+    session, _ = build([one])
+    texts = [session.comment, *session.details.values()]
+    assert all(line.isprintable() for text in texts for line in text.split("\n")), texts
+    assert len(session.comment.split("\n")) == 2

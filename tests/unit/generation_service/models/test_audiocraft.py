@@ -202,6 +202,7 @@ def test_magnet_is_rejected(tmp_path: Path) -> None:
         find_audiocraft(tmp_path)
 
 
+@pytest.mark.slow
 def test_missing_audiocraft_error_names_the_install_command(mono: Path) -> None:
     reason, message = load_in_subprocess(mono, "audiocraft")
     assert reason == "AUDIOCRAFT_MISSING"

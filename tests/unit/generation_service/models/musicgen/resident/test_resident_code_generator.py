@@ -87,6 +87,7 @@ def test_greedy_codes_equal_the_eager_generator(
     assert {shape.tokens for shape in steps} == {64, 512}
 
 
+@pytest.mark.slow
 def test_sampled_codes_depend_on_the_request_alone(mono: Path, generator: ResidentCodeGenerator) -> None:
     """Not on the other requests, the slot, the pages, the batch and length bucket, pauses, or when results arrive."""
     samplings: list[dict[str, Any]] = [{"top_k": 20}, {}, {"top_p": 0.9, "top_k": 0}, {"temperature": 0.7, "top_k": 60}]
