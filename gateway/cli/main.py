@@ -20,10 +20,8 @@ from gateway.cli.signals.stop_signals import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import NoReturn
-
-    from typer.core import TyperGroup
 
 GLOBAL_OPTIONS = "--data-dir", "--debug"
 """Options that may come before or after the subcommand."""
@@ -98,14 +96,14 @@ def run(arguments: Sequence[str]) -> int:
 
 
 @cache
-def _build_command() -> TyperGroup:
+def _build_command() -> Callable[..., object]:
     import typer.main
 
     from gateway.cli.app import app
     from gateway.cli.display.help_types import leave_out_types
 
     leave_out_types()
-    command = typer.main.get_group(app)
+    command = typer.main.get_command(app)
     # `dgx-music completion` does what these options do.
     command.params = [option for option in command.params if option.name not in COMPLETION_OPTIONS]
     return command
