@@ -16,8 +16,8 @@ PROTOS := $(shell find protos -name '*.proto')
 PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check
 # The commit that `buf breaking` compares the contracts with.
 BASE ?= HEAD
-# Processes that tests run in; each starts a Postgres of its own.
-JOBS ?= 2
+# Processes that tests run in; each starts a Postgres of its own. Tests wait a third of their time: three keep two cores busy.
+JOBS ?= 3
 PYTEST := python -m pytest --numprocesses $(JOBS) --dist loadfile
 # What takes the longest: whole deployments.
 DEPLOYMENT_TESTS := $(wildcard tests/faults/test_69_* tests/faults/test_7[5-8]_*) tests/soak/test_hosts.py
