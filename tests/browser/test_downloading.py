@@ -100,3 +100,11 @@ async def test_two_tabs_tell_the_same(open_studio: OpenPage, studio: StudioProce
     for tab in (first, second):
         await tab.page.locator("#now").get_by_role("button", name="Play", exact=True).click()
         await tab.page.wait_for_function("() => window.dgxStudio.playback().position > 0")
+    await first.page.locator(f'.take-row[data-id="{generation_id}"]').focus()
+    await first.page.keyboard.press("Delete")
+    await first.page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    await first.page.goto("about:blank")  # Until then it could be undone.
+    row = second.page.locator(f'.take-row[data-id="{generation_id}"]')
+    while await row.count():
+        await second.page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+        await second.page.wait_for_timeout(50)

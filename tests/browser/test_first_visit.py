@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import sqlite3
 import zipfile
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -109,3 +111,19 @@ async def test_session_has_only_what_is_asked_for(open_studio: OpenPage, studio:
     with await save_session(page, dialog) as archive:
         suffixes = sorted(Path(name).suffix for name in archive.namelist())
     assert suffixes == [".rpp", ".wav"]
+
+
+async def test_session_says_what_it_lacks(open_studio: OpenPage, studio: StudioProcesses) -> None:
+    whole, old = [await studio.generate(f"house at {bpm} BPM", 1.0) for bpm in (124, 125)]
+    with closing(sqlite3.connect(studio.data_dir / "dgx_music.db")) as database, database:
+        # As if an earlier version had made it, whose music this one can't play again.
+        database.execute("UPDATE generations SET model_version = '1' WHERE id = ?", (old,))
+    page = (await open_studio(viewport={"width": 1500, "height": 1000})).page
+    for generation_id in (whole, old):
+        await page.locator(f'.take-row[data-id="{generation_id}"]').get_by_role("checkbox").check()
+    await page.get_by_role("group", name="Marked takes").get_by_role("button", name="Session", exact=True).click()
+    dialog = page.get_by_role("dialog", name="Save as a session")
+    await dialog.get_by_role("checkbox", name="Stems").check()
+    async with page.expect_download():
+        await dialog.get_by_role("button", name="Save", exact=True).click()
+    await expect(page.get_by_role("status", name="Messages")).to_contain_text(": no stems: generation")

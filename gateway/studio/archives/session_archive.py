@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 import grpc.aio
 from starlette.requests import Request
@@ -15,11 +16,17 @@ from starlette.types import Receive, Scope, Send
 from dgx_music.client.async_client import AsyncClient
 from dgx_music.errors import InvalidArgument, ResourceExhausted, Unavailable
 from gateway.daw.session_export import MAX_TAKES, SessionFormat, SessionOptions, export_session
+from gateway.file_names import cut
 from gateway.studio.archives.archive_response import send_archive
 from gateway.studio.finished_file import find_generation, title_of
 from gateway.studio.gateway_calls import translate
 from gateway.web.connected_callers import run_while_connected
 from gateway.web.gateway_clients import GatewayClients
+
+NOTICES_HEADER = "dgx-music-notices"
+"""What the session lacks, percent-encoded."""
+MAX_NOTICES, MAX_NOTICE_CHARACTERS = 3, 300
+"""Of the header: all of them are in the session's notes."""
 
 
 class SessionArchive:
@@ -47,13 +54,22 @@ class SessionArchive:
             with _temporary_folder() as folder:
                 with _disk_errors(folder):
                     try:
-                        await export_session(client.music, ids, folder, options)
+                        exported = await export_session(client.music, ids, folder, options)
                     except grpc.aio.AioRpcError as error:
                         raise translate(error) from error
-                await send_archive(folder, title, {}, send)
+                await send_archive(folder, title, _notices_header(exported.notices), send)
 
         async with self._clients.client_for(request) as client:
             await run_while_connected(answer(client), receive)
+
+
+def _notices_header(notices: Sequence[str]) -> dict[str, str]:
+    if not notices:
+        return {}
+    shown = [cut(notice, MAX_NOTICE_CHARACTERS) for notice in notices[:MAX_NOTICES]]
+    if more := len(notices) - len(shown):
+        shown.append(f"{more} more in the session's notes")
+    return {NOTICES_HEADER: quote("\n".join(shown))}
 
 
 @contextmanager

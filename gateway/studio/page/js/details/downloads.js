@@ -20,6 +20,7 @@ const FORMATS = [
   ["opus", "Opus", "opus"],
   ["m4a", "M4A (AAC)", "m4a"],
 ];
+const NOTICES_MS = 20000;
 const MEDIA_TYPES = {
   wav: "audio/wav",
   flac: "audio/flac",
@@ -49,6 +50,8 @@ export async function save(path, { name, what }) {
     link.click();
     setTimeout(() => URL.revokeObjectURL(url), 60000);
     dismiss();
+    const notices = response.headers.get("dgx-music-notices");
+    if (notices) toast(decodeURIComponent(notices), { milliseconds: NOTICES_MS });
   } catch (error) {
     dismiss();
     toastError(error instanceof ApiError ? error : new Error("the connection was lost; try again"), `No ${what}`);
