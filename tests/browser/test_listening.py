@@ -49,7 +49,8 @@ async def test_take_is_heard_while_it_is_made_and_cancelled(open_studio: OpenPag
     # The engine is free: it makes the next take at once.
     next_id = await studio.generate("house", 1.0)
     status = await studio.music.GetEngineStatus(GetEngineStatusRequest(), timeout=60)
-    assert sum(engine.running + engine.waiting for engine in status.engines) == 0
+    # The next one itself may be there for a moment after it is completed.
+    assert generation_id not in {request.generation_id for request in status.requests}
     assert (await studio.get(next_id)).state == storage.GENERATION_STATE_COMPLETED
     heard = await watched.captured_samples(generation_id)
     assert len(heard) >= 0.5 * RATE * FRAME_BYTES
