@@ -8,7 +8,7 @@ from generation_service.models.sketch.composition.style import Drum, Part, Style
 
 # fmt: off
 JAZZ: Final = Style(
-    name="jazz", gain=1.62, bpm=(112, 160), minor_share=0.35, form="head", solo=True,
+    name="jazz", gain=1.72, bpm=(112, 160), minor_share=0.35, form="head", solo=True,
     minor_loops=(("i6", "iim7b5 V7b9", "i6", "i6"), ("i7", "iv7", "iim7b5", "V7b9"), ("i6", "bVI7", "iim7b5 V7b9",
         "i6")),
     major_loops=(("Imaj7", "vi7", "ii9", "V13"), ("Imaj9", "VI7b9", "ii9", "V13"), ("Imaj7 vi7", "ii9 V13",
@@ -36,7 +36,7 @@ JAZZ: Final = Style(
     breakdown=frozenset({"bass", "ride", "lead"}), reverb_seconds=1.2,
 )
 FOLK: Final = Style(
-    name="folk", gain=1.95, bpm=(88, 116), minor_share=0.2, form="song",
+    name="folk", gain=2.20, bpm=(88, 116), minor_share=0.2, form="song",
     minor_loops=(("i", "bVII", "i", "v"), ("i", "bVI", "bVII", "i"), ("i", "iv", "i", "V")),
     major_loops=(("I", "IV", "I", "V"), ("I", "V", "vi", "IV"), ("I", "vi", "IV", "V"), ("I", "I", "IV", "I")),
     chords=Part("steel guitar", 0.26, 47, ("X...x.xx..x.x.x.", "X...x.x.x...x.xx", "X.x.x.x.X.x.x.xx"), 0.18, -0.2,

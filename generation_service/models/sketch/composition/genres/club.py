@@ -8,7 +8,7 @@ from generation_service.models.sketch.composition.style import Drum, Part, Style
 
 # fmt: off
 HOUSE: Final = Style(
-    name="house", gain=1.05, bpm=(120, 127), minor_share=0.75, form="club", one_loop=True, risers=True,
+    name="house", gain=1.14, bpm=(120, 127), minor_share=0.75, form="club", one_loop=True, risers=True,
     passing=(("i7", "iv7", "v7", "bVImaj7", "i9"), ("Imaj7", "IVmaj7", "V6", "vi7", "ii7")),
     minor_loops=(("i7", "iv7", "bVII7", "v7"), ("i9", "bVImaj7", "iv7", "v7"), ("i7", "i7", "iv7", "v7"),
         ("i9", "i9", "bVImaj7", "bVII"), ("i7", "bVII", "iv7", "i7"), ("i9", "v7", "iv7", "i9"),

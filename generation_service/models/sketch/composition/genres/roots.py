@@ -8,7 +8,7 @@ from generation_service.models.sketch.composition.style import Drum, Part, Style
 
 # fmt: off
 REGGAE: Final = Style(
-    name="reggae", gain=1.77, bpm=(70, 82), minor_share=0.45, form="song",
+    name="reggae", gain=2.00, bpm=(70, 82), minor_share=0.45, form="song",
     passing=(("i", "iv", "v", "bVI"), ("I", "IV", "V", "vi", "ii")),
     minor_loops=(("i", "iv", "i", "v"), ("i", "bVII", "i", "bVII"), ("i", "iv", "bVI", "v"), ("i", "i", "iv", "V"),
         ("i", "bVI", "iv", "v"), ("i", "v", "i", "iv"), ("i", "iv v", "i", "bVI V"), ("iv", "i", "v", "i")),
@@ -76,7 +76,7 @@ BLUES: Final = Style(
     reverb_seconds=1.0, ring_seconds=2.0,
 )
 BOSSA_NOVA: Final = Style(
-    name="bossa nova", gain=1.66, bpm=(118, 138), minor_share=0.35, form="head",
+    name="bossa nova", gain=1.86, bpm=(118, 138), minor_share=0.35, form="head",
     minor_loops=(("i9", "iv7", "iim7b5", "V7b9"), ("i6", "i6", "iim7b5 V7b9", "i6"), ("i9", "bVImaj7", "iim7b5", "V7")),
     major_loops=(("Imaj9", "vi7", "ii9", "V13"), ("Imaj7", "Imaj7", "ii7", "V13"), ("Imaj9", "VI7b9", "ii9", "V13"),
         ("Imaj7", "iii7 vi7", "ii9 V13", "Imaj9")),

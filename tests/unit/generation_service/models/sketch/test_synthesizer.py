@@ -124,7 +124,7 @@ def test_loudness_and_peaks_are_in_range(genre: str, seed: int) -> None:
     true_peak = 20.0 * np.log10(np.max(np.abs(resample_poly(audio, 8, 1, axis=0))))
     loudness = pyloudnorm.Meter(RATE, filter_class="DeMan").integrated_loudness(audio)
     assert -18.5 < loudness < -12.0
-    assert true_peak - loudness <= 14.5
+    assert true_peak - loudness <= 15.0
 
 
 @pytest.mark.parametrize("genre", each_genre())
