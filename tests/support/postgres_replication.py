@@ -11,7 +11,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,8 @@ class PostgresNode:
         command = [str(tools_folder() / "postgres"), "-D", str(self.folder)]
         for name, value in {**options, **settings}.items():
             command += ["-c", f"{name}={value}"]
-        with (self.folder.parent / f"{self.folder.name}.log").open("ab") as log:
+        log_path = self.folder.parent / f"{self.folder.name}.log"
+        with log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 command, stdout=log, stderr=log, start_new_session=True, cwd="/", **_account()
             )
@@ -88,7 +89,7 @@ class PostgresNode:
                 self.connect().close()
             except psycopg.OperationalError:
                 assert time.monotonic() < give_up_at
-                assert self._process.poll() is None
+                assert self._process.poll() is None, log_path.read_text()
                 time.sleep(0.05)
             else:
                 return
@@ -110,7 +111,8 @@ class PostgresNode:
     def kill(self) -> None:
         """Ends all processes of the server, as the end of its machine would."""
         if self._process is not None:
-            os.killpg(self._process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # It could not start.
+                os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             self._process = None
 
