@@ -16,7 +16,7 @@ PROTOS := $(shell find protos -name '*.proto')
 PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check
 # The commit that `buf breaking` compares the contracts with.
 BASE ?= HEAD
-# Processes that tests run in; each starts a Postgres of its own. Tests wait a third of their time: three keep two cores busy.
+# Processes that tests run in; each starts a Postgres of its own. Two leave a quarter of two cores idle.
 JOBS ?= 3
 PYTEST := python -m pytest --numprocesses $(JOBS) --dist loadfile
 # What takes the longest: whole deployments.
@@ -87,7 +87,7 @@ test-browser: ## Run the tests of the Studio's page in Chromium, which must be i
 	@DGX_MUSIC_TEST_BROWSER_REQUIRED=1 $(PYTEST) -m '' tests/browser
 test-slow: ## Run the tests marked slow, which `test` leaves out, but not those of test-faults
 	@$(PYTEST) -m slow tests/unit tests/integration tests/conformance
-test-faults: ## Run all tests of faults, also the slow ones, which `test` leaves out, but not those of test-deploy: 10 minutes
+test-faults: ## Run all tests of faults, also the slow ones, which `test` leaves out, but not those of test-deploy: 8 minutes
 	@$(PYTEST) -m '' $(addprefix --ignore=,$(DEPLOYMENT_TESTS)) tests/faults tests/stateful tests/fuzz tests/soak tests/releases
 test-deploy: ## Run the ways to deploy as plain processes: Ray, Kubernetes, Slurm, Compose, images
 	@$(PYTEST) -m '' $(DEPLOYMENT_TESTS)

@@ -83,7 +83,7 @@ def nearest(genre: str, seconds: float, seeds: Sequence[int]) -> float:
     """The smallest distance between two seeds with the same tempo and key."""
     bpm = round(sum(STYLES[genre].bpm) / 2)
     prints = [fingerprint(render_sketch(f"{genre} at {bpm} BPM in A minor", seconds, seed)) for seed in seeds]
-    return min(distance(first, second) for first, second in combinations(prints, 2))
+    return min((distance(first, second) for first, second in combinations(prints, 2)), default=math.nan)
 
 
 def reference_speed(seconds: float) -> float:

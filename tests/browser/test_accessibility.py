@@ -104,10 +104,11 @@ async def test_take_is_made_heard_and_rated_by_keyboard_alone(open_studio: OpenP
     await page.evaluate("document.activeElement.blur()")
     await page.keyboard.press("Space")
     await page.wait_for_function("() => window.dgxStudio.playback().state !== 'playing'")
-    await page.keyboard.press("4")
+    async with page.expect_response("**/api/RateGeneration") as rated:
+        await page.keyboard.press("4")
+    assert (await rated.value).ok
     await expect(page.locator("#now [role=radio][aria-checked=true], #now .star.on").first).to_be_visible()
-    while (await studio.get(made.id)).rating != 4:
-        await page.wait_for_timeout(50)
+    assert (await studio.get(made.id)).rating == 4
 
 
 async def test_every_control_is_reached_by_tab_and_shows_it(open_studio: OpenPage, studio: StudioProcesses) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import soundfile
-from playwright.async_api import Download, Page
+from playwright.async_api import Download, Page, expect
 
 from dgx_music.generation.v1.generation_pb2 import GetMidiRequest
 from tests.support.studio_page import wait_for_state
@@ -90,10 +90,11 @@ async def test_two_tabs_tell_the_same(open_studio: OpenPage, studio: StudioProce
     await wait_for_state(first.page, "Finished")
     await wait_for_state(second.page, "Finished")
     await first.page.locator("#now-title").click(force=True)
-    await first.page.keyboard.press("5")
+    async with first.page.expect_response("**/api/RateGeneration") as rated:
+        await first.page.keyboard.press("5")
+    assert (await rated.value).ok
     await first.page.locator("#now .star.on").first.wait_for()
-    while (await studio.get(generation_id)).rating != 5:
-        await first.page.wait_for_timeout(50)
+    assert (await studio.get(generation_id)).rating == 5
     await second.page.reload()
     await second.page.locator("#now .star.on").first.wait_for()
     # Both hear at the same time, and neither needs more connections than a browser has.
@@ -104,7 +105,7 @@ async def test_two_tabs_tell_the_same(open_studio: OpenPage, studio: StudioProce
     await first.page.keyboard.press("Delete")
     await first.page.get_by_role("dialog").get_by_role("button", name="Delete").click()
     await first.page.goto("about:blank")  # Until then it could be undone.
-    row = second.page.locator(f'.take-row[data-id="{generation_id}"]')
-    while await row.count():
-        await second.page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
-        await second.page.wait_for_timeout(50)
+    while generation_id in {one.id for one in await studio.newest_ones()}:
+        pass  # The server is told while the page goes away, which no event says.
+    await second.page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    await expect(second.page.locator(f'.take-row[data-id="{generation_id}"]')).to_have_count(0)

@@ -105,8 +105,12 @@ class StudioProcesses:
         return (await self.music.GetGeneration(request, timeout=SECONDS)).generation
 
     async def newest(self) -> storage.Generation:
-        listed = await self.music.ListGenerations(storage.ListGenerationsRequest(page_size=1), timeout=SECONDS)
-        return listed.generations[0]
+        return (await self.newest_ones())[0]
+
+    async def newest_ones(self) -> list[storage.Generation]:
+        """Returns the first page of the generations, the newest first."""
+        listed = await self.music.ListGenerations(storage.ListGenerationsRequest(), timeout=SECONDS)
+        return list(listed.generations)
 
     async def wait_until(self, generation_id: str, is_reached: Callable[[storage.Generation], bool]) -> None:
         """Returns when a version of the generation is what is asked for."""
